@@ -1,0 +1,123 @@
+"""ChunkCache: decoded units (chunks, B-tree nodes, decmpfs blocks) under one budget in bytes, least recently used first.
+
+Rules that hold here:
+- the budget counts bytes, not items; a unit larger than the whole budget is handed out and not kept;
+- single flight: two threads that want one unit decode it once, and the second takes it from the first one's flight, so it
+  gets it even if the cache dropped it meanwhile;
+- decoding happens outside the lock; a failed decode is raised to everybody who waited and is not remembered;
+- a thread that must not block gets `Cold` on a miss (see `dmgfs.source`).
+Data chunks and B-tree nodes live in two caches with two budgets: a sequential copy must not evict the catalog.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lru import LRU
+
+from dmgfs.source import Cold, Load, may_block
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """hits, misses, evictions: counts since start. bytes, budget: now. entries: units held now."""
+
+    hits: int
+    misses: int
+    evictions: int
+    entries: int
+    bytes: int
+    budget: int
+
+
+class _Flight(Generic[T]):
+    """One decode under way. `done` is set when `value` or `error` is."""
+
+    __slots__ = ("done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+
+class ChunkCache(Generic[T]):
+    """Units of type T by key, `budget` bytes of them. `weigh(unit)` gives a unit's bytes (default: len)."""
+
+    # lru-dict bounds the number of items; ours is bounded in bytes, so its own bound only has to be out of reach.
+    _MANY = 1 << 30
+
+    def __init__(self, budget: int, weigh: Callable[[T], int] = len) -> None:  # type: ignore[assignment]
+        self.budget = budget
+        self._weigh = weigh
+        self._units: LRU[Hashable, T] = LRU(self._MANY)
+        self._flights: dict[Hashable, _Flight[T]] = {}
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._hits = 0
+        self._misses = 0
+        self._evictions = 0
+
+    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+        """The unit; decoded by `load()` if it is not here. Raises what `load` raises, or Cold in a thread that must not
+        block."""
+        with self._lock:
+            unit: T | None = self._units.get(key)
+            if unit is not None:
+                self._hits += 1
+                return unit
+            if not may_block():
+                raise Cold((Load(key, lambda: self.get(key, load)),))
+            flight = self._flights.get(key)
+            mine = flight is None
+            if flight is None:
+                flight = self._flights[key] = _Flight()
+                self._misses += 1
+        if mine:
+            self._fly(key, flight, load)
+        else:
+            flight.done.wait()
+        if flight.error is not None:
+            raise flight.error
+        assert flight.value is not None
+        return flight.value
+
+    def _fly(self, key: Hashable, flight: _Flight[T], load: Callable[[], T]) -> None:
+        try:
+            flight.value = load()
+        except BaseException as error:
+            flight.error = error
+        with self._lock:
+            if flight.value is not None:
+                self._keep(key, flight.value)
+            del self._flights[key]
+        flight.done.set()
+
+    def _keep(self, key: Hashable, unit: T) -> None:
+        weight = self._weigh(unit)
+        if weight > self.budget:
+            return
+        self._units[key] = unit
+        self._bytes += weight
+        while self._bytes > self.budget:
+            _, oldest = self._units.popitem(least_recent=True)
+            self._bytes -= self._weigh(oldest)
+            self._evictions += 1
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether the unit is here now. Does not count as a use."""
+        with self._lock:
+            return key in self._units
+
+    def load_for(self, key: Hashable, load: Callable[[], T]) -> tuple[Load, ...]:
+        """What `ByteSource.cold` answers for one unit: nothing if it is here, else its load."""
+        return () if key in self else (Load(key, lambda: self.get(key, load)),)
+
+    def statistics(self) -> CacheStatistics:
+        with self._lock:
+            return CacheStatistics(
+                self._hits, self._misses, self._evictions, len(self._units), self._bytes, self.budget
+            )
