@@ -1,0 +1,41 @@
+"""Partition maps: from a disk of bytes to the stretches on it. APM, GPT, MBR, or no map at all.
+
+Rules that hold here:
+- order of search: Apple's map, GPT, a bare volume, MBR (a volume's boot sector may look like an MBR), nothing;
+- where both APM and GPT are present, the one that leads to an HFS volume wins, else GPT;
+- no nested maps: what a partition holds is not searched for another map (threats P7).
+"""
+
+from dmgfs.partitions.apm import read_apm
+from dmgfs.partitions.gpt import read_gpt
+from dmgfs.partitions.mbr import read_mbr
+from dmgfs.partitions.partition import Partition, PartitionMap
+from dmgfs.partitions.probe import EMPTY, HFS, HFS_PLUS, HFSX, UNKNOWN, UNREADABLE, Found, probe
+from dmgfs.source import ByteSource
+
+__all__ = ["Found", "Partition", "PartitionMap", "probe", "read_map"]
+
+MOST_PROBED = 64
+"""Partitions that are looked into: no real map has more volumes, and each look may decode a chunk."""
+
+
+def read_map(disk: ByteSource) -> PartitionMap:
+    """The partition map of the disk; scheme "none" with one partition, index 0, where there is none. Raises CorruptImage
+    if the first sectors cannot be read, OSError where the disk fails."""
+    apm, gpt = read_apm(disk), read_gpt(disk)
+    if apm is not None and gpt is not None:
+        return apm if _leads_to_hfs(disk, apm) and not _leads_to_hfs(disk, gpt) else gpt
+    if apm is not None or gpt is not None:
+        return apm or gpt or _whole(disk)
+    if probe(disk, 0, disk.size, alternate=False).kind not in (UNKNOWN, EMPTY, UNREADABLE):
+        return _whole(disk)
+    return read_mbr(disk) or _whole(disk)
+
+
+def _whole(disk: ByteSource) -> PartitionMap:
+    return PartitionMap("none", 512, (Partition(0, "none", "", "", 0, disk.size),))
+
+
+def _leads_to_hfs(disk: ByteSource, found: PartitionMap) -> bool:
+    volumes = [partition for partition in found.partitions if partition.may_hold_volume][:MOST_PROBED]
+    return any(probe(disk, one.start, one.length).kind in (HFS_PLUS, HFSX, HFS) for one in volumes)
