@@ -57,6 +57,17 @@ class Listing(NamedTuple):
     next: Hashable | None
 
 
+class DirEntry(NamedTuple):
+    """One line of the overlay's own readdir. `next` is the cookie that continues after this entry (above 0, below 2^63).
+    `attr` is None where the object is damaged: it is listed all the same. . and .. are among the entries."""
+
+    name: bytes
+    ino: int
+    type: int
+    attr: Attr | None
+    next: int
+
+
 class Usage(NamedTuple):
     """What statfs() shows: sizes in units of `block_size` bytes."""
 
@@ -109,6 +120,11 @@ class Lower(Protocol):
 
     def getattr(self, ino: int) -> Attr: ...
 
+    def parent(self, ino: int) -> int:
+        """The directory that holds directory `ino`; the root's is the root. Where a directory has several names, the
+        parent of any one of them, always the same."""
+        ...
+
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """The entry that `name` finds, with the spelling that readdir shows; None if there is none."""
         ...
@@ -118,7 +134,7 @@ class Lower(Protocol):
         ...
 
     def open(self, ino: int) -> Content:
-        """The bytes of a regular file."""
+        """The bytes of a regular file. Its `size` is that of getattr."""
         ...
 
     def readlink(self, ino: int) -> bytes: ...
