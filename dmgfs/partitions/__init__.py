@@ -10,10 +10,10 @@ from dmgfs.partitions.apm import read_apm
 from dmgfs.partitions.gpt import read_gpt
 from dmgfs.partitions.mbr import read_mbr
 from dmgfs.partitions.partition import Partition, PartitionMap
-from dmgfs.partitions.probe import EMPTY, HFS, HFS_PLUS, HFSX, UNKNOWN, UNREADABLE, Found, probe
+from dmgfs.partitions.signatures import ABSENT, EMPTY, HFS, HFS_PLUS, HFSX, UNKNOWN, UNREADABLE, Found, probe
 from dmgfs.source import ByteSource
 
-__all__ = ["Found", "Partition", "PartitionMap", "probe", "read_map"]
+__all__ = ["MOST_PROBED", "Found", "Partition", "PartitionMap", "probe", "read_map"]
 
 MOST_PROBED = 64
 """Partitions that are looked into: no real map has more volumes, and each look may decode a chunk."""
@@ -27,7 +27,7 @@ def read_map(disk: ByteSource) -> PartitionMap:
         return apm if _leads_to_hfs(disk, apm) and not _leads_to_hfs(disk, gpt) else gpt
     if apm is not None or gpt is not None:
         return apm or gpt or _whole(disk)
-    if probe(disk, 0, disk.size, alternate=False).kind not in (UNKNOWN, EMPTY, UNREADABLE):
+    if probe(disk, 0, disk.size, alternate=False).kind not in (ABSENT, UNKNOWN, EMPTY, UNREADABLE):
         return _whole(disk)
     return read_mbr(disk) or _whole(disk)
 

@@ -3,7 +3,7 @@
 Rules that hold here:
 - a map is what the disk claims, clamped to the bytes that exist: `start + length` never passes the end of the disk;
 - whatever had to be bent for that is in `warnings`, in plain sentences;
-- the volume on a partition is found by its own signature (`dmgfs.partitions.probe`), never by the partition's type.
+- the volume on a partition is found by its own signature (`dmgfs.partitions.signatures`), never by the partition's type.
 """
 
 from collections.abc import Iterable, Sequence

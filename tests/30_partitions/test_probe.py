@@ -117,3 +117,7 @@ def test_any_bytes_give_an_answer_inside_the_disk(data: bytes, start: int, lengt
     length = min(length, len(data) - start)
     found = probe(MemorySource(data), start, length)
     assert start <= found.start <= found.start + found.length <= start + length
+
+
+def test_a_stretch_without_bytes_is_absent() -> None:
+    assert probe(MemorySource(bytes(SIZE)), SIZE, 0).kind == "absent"

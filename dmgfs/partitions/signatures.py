@@ -17,7 +17,7 @@ MFS, APFS, CORE_STORAGE = "MFS", "APFS", "CoreStorage"
 FAT, EXFAT, NTFS = "FAT", "exFAT", "NTFS"
 ISO_9660, UDF, UFS, EXT, PRODOS = "ISO 9660", "UDF", "UFS", "ext2/3/4", "ProDOS"
 WRAPPER = "damaged HFS wrapper"
-EMPTY, UNKNOWN, UNREADABLE = "empty", "unknown", "unreadable"
+ABSENT, EMPTY, UNKNOWN, UNREADABLE = "absent", "empty", "unknown", "unreadable"
 
 _AT_1024 = {b"H+": HFS_PLUS, b"HX": HFSX, b"\xd2\xd7": MFS}
 _UFS_MAGIC = (0x00011954, 0x19540119)
@@ -43,6 +43,8 @@ def probe(disk: ByteSource, start: int, length: int, *, alternate: bool = True) 
     alternate: also look for the copy of an HFS+ header at the end. Not to be done on a whole disk that may have a map:
     the copy there belongs to the last partition.
     """
+    if length <= 0:
+        return Found(ABSENT, start, 0, problem="none of it is in the image")
     try:
         return _probe(disk, start, length, alternate)
     except (CorruptImage, Unsupported) as error:
