@@ -6,6 +6,7 @@ CLI alone into exit codes (the numbers are sysexits', in one table in `dmgfs/cli
      ├─ CorruptImage        damaged: layer, structure and offset are named
      │   └─ OutOfRange      a pointer leads outside the bytes that contain it
      ├─ Unsupported         sound, but a feature we do not have, by name
+     ├─ WhichPartition      the request fits several partitions, or none
      ├─ PassphraseNeeded    encrypted, and nobody gave a passphrase
      └─ WrongPassphrase     encrypted, and the passphrase does not open it
 """
@@ -53,6 +54,10 @@ class Unsupported(DmgError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.feature, self.advice)
+
+
+class WhichPartition(DmgError):
+    """No single partition is meant: several could be, or none is called so. The message lists them."""
 
 
 class PassphraseNeeded(DmgError):
