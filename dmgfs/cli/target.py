@@ -1,0 +1,28 @@
+"""The image a verb works on: the options all verbs share, and how they become an Image, a Volume and a tree of names as
+Linux shows them."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
+
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+
+
+def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True) -> None:
+    """IMAGE and what opening it may need. volume: the verb works on one volume, so it can be chosen."""
+    parser.add_argument("image", metavar="IMAGE", help="disk image; outer.dmg//inner.dmg names an image in an image")
+    if volume:
+        parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
+    parser.add_argument(
+        "--no-replay", action="store_true", help="take a dirty volume as it stands, without its journal"
+    )
+    add_passphrase_options(parser)
+
+
+def open_target(args: argparse.Namespace) -> "Image":
+    """The image of the command line. Raises what `open_image` raises."""
+    from dmgfs.image import open_image
+
+    return open_image(args.image, passphrase=passphrase_source(args), replay=not args.no_replay)
