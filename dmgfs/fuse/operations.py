@@ -1,0 +1,312 @@
+"""The FUSE requests, one short method each: translate the arguments, run the overlay's operation, translate the answer.
+
+Rules that hold here:
+- no errno is chosen here but by raising OSError; everything raised is turned into an errno by `boundary`;
+- FUSE's root is 1, the overlay's is the lower's; all other numbers are the same on both sides;
+- the kernel may keep what it is told for ever, because every change goes through it. Except names that have other
+  spellings: it keeps each spelling apart, so after `rm README` it would still show `readme`. Such names are asked again
+  each time, unless nothing can change at all or the object is a directory (of which the kernel keeps one name only);
+- flush, access and poll stay pyfuse3's: the kernel then answers them itself.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from dmgfs.fuse.driver import Driver
+from dmgfs.fuse.prefetch import ReadAhead, Stream
+from overlay.overlay import Overlay
+from overlay.vfs import Attr, Buffer
+
+FOREVER = 1e9
+"""Seconds; thirty years."""
+
+BATCH = 32
+"""Entries asked for at once: about what the kernel's readdir buffer takes."""
+
+BLOCK_SIZE = 4096
+
+
+class OpenFile:
+    """What a file handle stands for."""
+
+    __slots__ = ("ino", "streams")
+
+    def __init__(self, ino: int) -> None:
+        self.ino = ino
+        self.streams: list[Stream] = []
+
+
+class DmgOperations(pyfuse3.Operations):
+    """`overlay` behind FUSE. frozen: nothing will ever change in it, so the kernel may keep every answer.
+    only_spelling: tells of a name whether no other bytes could mean the same."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        driver: Driver,
+        ahead: ReadAhead,
+        *,
+        frozen: bool,
+        only_spelling: Callable[[bytes], bool],
+    ) -> None:
+        super().__init__()
+        self._overlay = overlay
+        self._driver = driver
+        self._ahead = ahead
+        self._frozen = frozen
+        self._only_spelling = only_spelling
+        self._root = overlay.root
+        self._files: dict[int, OpenFile] = {}
+        self._next_handle = 1
+
+    @property
+    def open_files(self) -> int:
+        return len(self._files)
+
+    # -- translation -----------------------------------------------------------------------------------------------------
+
+    def _ino(self, inode: InodeT) -> int:
+        return self._root if inode == pyfuse3.ROOT_INODE else inode
+
+    def _attributes(self, attr: Attr) -> EntryAttributes:
+        answer = EntryAttributes()
+        answer.st_ino = pyfuse3.ROOT_INODE if attr.ino == self._root else attr.ino
+        answer.st_mode = attr.mode
+        answer.st_nlink = attr.nlink
+        answer.st_uid = attr.uid
+        answer.st_gid = attr.gid
+        answer.st_rdev = attr.rdev
+        answer.st_size = attr.size
+        answer.st_blksize = BLOCK_SIZE
+        answer.st_blocks = attr.blocks
+        answer.st_atime_ns = attr.atime_ns
+        answer.st_mtime_ns = attr.mtime_ns
+        answer.st_ctime_ns = attr.ctime_ns
+        answer.attr_timeout = FOREVER
+        return answer
+
+    def _entry(self, name: bytes, attr: Attr) -> EntryAttributes:
+        answer = self._attributes(attr)
+        lasting = self._frozen or stat.S_ISDIR(attr.mode) or self._only_spelling(name)
+        answer.entry_timeout = FOREVER if lasting else 0
+        return answer
+
+    def _damaged(self, ino: int, kind: int) -> EntryAttributes:
+        """A name whose object cannot be had: listed, and asked about again, which then fails."""
+        answer = EntryAttributes()
+        answer.st_ino = ino
+        answer.st_mode = kind or stat.S_IFREG
+        answer.entry_timeout = answer.attr_timeout = 0
+        return answer
+
+    def _handle(self, ino: int) -> FileInfo:
+        handle = self._next_handle
+        self._next_handle += 1
+        self._files[handle] = OpenFile(ino)
+        return FileInfo(fh=handle, keep_cache=True)
+
+    # -- finding and attributes ----------------------------------------------------------------------------------------
+
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        try:
+            entry = await self._driver.run(self._overlay.lookup(self._ino(parent_inode), name))
+        except FileNotFoundError:
+            if not (self._frozen or self._only_spelling(name)):
+                raise
+            absent = EntryAttributes()  # inode 0: there is no such name, and the kernel may remember that
+            absent.entry_timeout = FOREVER
+            return absent
+        if entry.attr is not None:
+            return self._entry(name, entry.attr)
+        try:
+            return self._entry(name, await self._driver.run(self._overlay.getattr(entry.ino)))
+        except BaseException:
+            self._overlay.forget(entry.ino)
+            raise
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for inode, count in inode_list:
+            self._overlay.forget(self._ino(inode), count)
+
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(await self._driver.run(self._overlay.getattr(self._ino(inode))))
+
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        steps = self._overlay.setattr(
+            self._ino(inode),
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._attributes(await self._driver.run(steps))
+
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return await self._driver.run(self._overlay.readlink(self._ino(inode)))
+
+    # -- names -----------------------------------------------------------------------------------------------------------
+
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        steps = self._overlay.mknod(self._ino(parent_inode), name, mode, rdev, ctx)
+        return self._entry(name, await self._driver.run(steps))
+
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        steps = self._overlay.mkdir(self._ino(parent_inode), name, mode, ctx)
+        return self._entry(name, await self._driver.run(steps))
+
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        steps = self._overlay.symlink(self._ino(parent_inode), name, target, ctx)
+        return self._entry(name, await self._driver.run(steps))
+
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        steps = self._overlay.link(self._ino(inode), self._ino(new_parent_inode), new_name)
+        return self._entry(new_name, await self._driver.run(steps))
+
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._driver.run(self._overlay.unlink(self._ino(parent_inode), name))
+
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._driver.run(self._overlay.rmdir(self._ino(parent_inode), name))
+
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        parents = self._ino(parent_inode_old), self._ino(parent_inode_new)
+        await self._driver.run(self._overlay.rename(parents[0], name_old, parents[1], name_new, flags))
+
+    # -- directories -----------------------------------------------------------------------------------------------------
+
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return await self._driver.run(self._overlay.opendir(self._ino(inode)))
+
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        while entries := await self._driver.run(self._overlay.readdir(fh, start_id, BATCH)):
+            for entry in entries:
+                if entry.attr is None:
+                    attributes = self._damaged(entry.ino, entry.type)
+                else:
+                    attributes = self._entry(entry.name, entry.attr)
+                if not pyfuse3.readdir_reply(token, entry.name, attributes, entry.next):
+                    return
+                if entry.name not in (b".", b".."):
+                    self._overlay.hold(entry.ino)
+            start_id = entries[-1].next
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._overlay.releasedir(fh)
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        self._overlay.fsync()
+
+    # -- contents ----------------------------------------------------------------------------------------------------
+
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        ino = self._ino(inode)
+        await self._driver.run(self._overlay.open(ino, flags))
+        return self._handle(ino)
+
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        attr = await self._driver.run(self._overlay.create(self._ino(parent_inode), name, mode, flags, ctx))
+        return self._handle(attr.ino), self._entry(name, attr)
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> Buffer:  # type: ignore[override]  # any buffer will do
+        file = self._files[fh]
+        content = self._overlay.plain(file.ino)
+        if content is None:
+            return await self._driver.run(self._overlay.read(file.ino, off, size))
+        length = min(size, content.size - off)
+        if length <= 0:
+            return b""
+        self._ahead.note(file.streams, content, off, length)
+        return await self._driver.ask(content.read, off, length)
+
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return await self._driver.run(self._overlay.write(self._files[fh].ino, off, buf))
+
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        self._overlay.fsync(self._files[fh].ino)
+
+    async def release(self, fh: FileHandleT) -> None:
+        file = self._files.pop(fh)
+        self._ahead.close(file.streams)
+        self._overlay.release(file.ino)
+
+    # -- extended attributes ---------------------------------------------------------------------------------------------
+
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> list[pyfuse3.XAttrNameT]:
+        return await self._driver.run(self._overlay.listxattr(self._ino(inode)))
+
+    async def getxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> bytes:
+        _refuse_acl(name)
+        return await self._driver.run(self._overlay.getxattr(self._ino(inode), name))
+
+    async def setxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        _refuse_acl(name)
+        await self._driver.run(self._overlay.setxattr(self._ino(inode), name, value))
+
+    async def removexattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> None:
+        _refuse_acl(name)
+        await self._driver.run(self._overlay.removexattr(self._ino(inode), name))
+
+    # -- space -----------------------------------------------------------------------------------------------------------
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        usage = await self._driver.run(self._overlay.statfs())
+        answer = StatvfsData()
+        answer.f_bsize = answer.f_frsize = usage.block_size
+        answer.f_blocks = usage.blocks
+        answer.f_bfree = answer.f_bavail = usage.free_blocks
+        answer.f_files = usage.files
+        answer.f_ffree = answer.f_favail = usage.free_files
+        answer.f_namemax = usage.name_max
+        return answer
+
+
+def _refuse_acl(name: bytes) -> None:
+    """Access control lists would be stored and not obeyed, so there are none."""
+    if name.startswith(b"system."):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))

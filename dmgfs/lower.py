@@ -1,0 +1,257 @@
+"""A volume as Linux sees it: the Lower of the overlay. Here Macintosh names become bytes, owners and dates become stat
+fields, Finder information becomes extended attributes. The names are in `dmgfs.names`, what can be chosen is a `View`.
+
+Rules that hold here:
+- an inode number is the catalog's number (CNID), for hard links that of the file they lead to;
+- every method is a pure function of its arguments and may raise CorruptImage for the one object it was asked for, and Cold;
+- what could not exist on Linux is shown as something that can, or as an error, and never hides its neighbours.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dmgfs.errors import CorruptImage
+from dmgfs.names import Names
+from dmgfs.source import ByteSource
+from dmgfs.volume import ROOT_FOLDER, Node, Volume
+from overlay.vfs import Attr, Content, Entry, Listing, Usage
+
+NAME_MAX = 3 * 255 + 16
+"""255 UTF-16 units are at most 765 bytes of UTF-8; a name that had to be changed carries its number besides."""
+
+UNKNOWN_OWNER = 99
+"""HFS+'s "whoever looks at it"."""
+
+LINK_TARGET_MAX = 4095
+XATTR_NAME_MAX = 255
+XATTR_VALUE_MAX = 64 << 10
+XATTR_LIST_MAX = 64 << 10
+FINDER_INFO = "com.apple.FinderInfo"
+RESOURCE_FORK = "com.apple.ResourceFork"
+PRIVATE_PREFIX = "com.apple.system."
+
+NANOSECONDS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a volume is shown.
+
+    names: composed ("nfc", what people type) or as stored ("nfd"). owners: "image" as recorded, "mounter" all objects
+    belong to `uid` and `gid`. uid, gid, umask: of objects that carry no permissions. xattrs: "user" puts "user." before
+    the names, "raw" shows them as they are, "none" hides them.
+    """
+
+    names: Literal["nfc", "nfd"] = "nfc"
+    owners: Literal["image", "mounter"] = "image"
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0o022
+    xattrs: Literal["user", "raw", "none"] = "user"
+
+
+class VolumeLower:
+    """`volume` through `view`."""
+
+    name_max = NAME_MAX
+
+    def __init__(self, volume: Volume, view: View | None = None) -> None:
+        self._volume = volume
+        self._view = view or View()
+        self._names = Names(volume, compose=self._view.names == "nfc")
+        self._block_size = volume.info.block_size
+        self._xattr_prefix = b"user." if self._view.xattrs == "user" else b""
+
+    @property
+    def root(self) -> int:
+        return ROOT_FOLDER
+
+    def fold(self, name: bytes) -> bytes:
+        return self._names.fold(name)
+
+    def only_spelling(self, name: bytes) -> bool:
+        """Whether no other bytes could name the same object: then what is known about this name stays known."""
+        return self._names.only_spelling(name)
+
+    # -- objects -------------------------------------------------------------------------------------------------------
+
+    def getattr(self, ino: int) -> Attr:
+        return self._attr(self._sound(ino))
+
+    def parent(self, ino: int) -> int:
+        return ROOT_FOLDER if ino == ROOT_FOLDER else self._volume.node(ino).parent
+
+    def lookup(self, parent: int, name: bytes) -> Entry | None:
+        node = self._names.find(parent, name)
+        return None if node is None else self._entry(node)
+
+    def readdir(self, ino: int, after: Hashable | None, limit: int) -> Listing:
+        page = self._volume.children(ino, after, limit)
+        return Listing([self._entry(node) for node in page.nodes], page.next)
+
+    def open(self, ino: int) -> Content:
+        node = self._sound(ino)
+        if not stat.S_ISREG(node.mode):
+            raise OSError(errno.EINVAL, "only regular files have contents")
+        return self._volume.data(node)
+
+    def readlink(self, ino: int) -> bytes:
+        node = self._sound(ino)
+        if not stat.S_ISLNK(node.mode):
+            raise OSError(errno.EINVAL, "not a symbolic link")
+        source = self._volume.data(node)
+        if not 0 < source.size <= LINK_TARGET_MAX:
+            raise self._corrupt(ino, f"a link target has 1 to {LINK_TARGET_MAX} bytes, this one {source.size}")
+        target = bytes(source.read(0, source.size))
+        if b"\0" in target:
+            raise self._corrupt(ino, "the link target contains a NUL byte")
+        return target
+
+    def statfs(self) -> Usage:
+        info = self._volume.info
+        free = min(max(info.free_blocks, 0), info.total_blocks)
+        return Usage(info.block_size, info.total_blocks, free, info.files + info.folders + 1, 0, NAME_MAX)
+
+    # -- extended attributes -------------------------------------------------------------------------------------------
+
+    def listxattr(self, ino: int) -> Sequence[bytes]:
+        node = self._sound(ino)
+        if not self._has_xattrs(node):
+            return ()
+        names = [FINDER_INFO] if _finder_info(node) else []
+        if 0 < self._resource_size(node) <= XATTR_VALUE_MAX:
+            names.append(RESOURCE_FORK)
+        names += [name for name, value in self._volume.attributes(node).items() if value.size <= XATTR_VALUE_MAX]
+        shown: list[bytes] = []
+        room = XATTR_LIST_MAX
+        for name in names:
+            text = self._xattr_name(name)
+            if text is not None and len(text) < room:
+                shown.append(text)
+                room -= len(text) + 1
+        return shown
+
+    def getxattr(self, ino: int, name: bytes) -> bytes | None:
+        """OSError(E2BIG) for a value that Linux cannot pass."""
+        if self._view.xattrs == "none" or not name.startswith(self._xattr_prefix):
+            return None  # security.capability is asked for at every exec and write: no look at the volume
+        try:
+            wanted = name[len(self._xattr_prefix) :].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return None
+        node = self._sound(ino)
+        if wanted.startswith(PRIVATE_PREFIX) or not self._has_xattrs(node):
+            return None
+        if wanted == FINDER_INFO:
+            return _finder_info(node)
+        if wanted == RESOURCE_FORK:
+            value: ByteSource | None = self._volume.resource(node) if self._resource_size(node) else None
+        else:
+            value = self._volume.attributes(node).get(wanted)
+        if value is None:
+            return None
+        if value.size > XATTR_VALUE_MAX:
+            raise OSError(errno.E2BIG, "the attribute is larger than the 64 KiB that Linux can pass")
+        return bytes(value.read(0, value.size))
+
+    def _has_xattrs(self, node: Node) -> bool:
+        """The kernel refuses user attributes on anything but files and directories without asking, so none are listed."""
+        if self._view.xattrs == "none":
+            return False
+        return self._view.xattrs == "raw" or stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
+
+    def _resource_size(self, node: Node) -> int:
+        return 0 if node.compressed or not stat.S_ISREG(node.mode) else node.resource_size
+
+    def _xattr_name(self, name: str) -> bytes | None:
+        """The name on Linux, None for one that cannot be shown."""
+        if name.startswith(PRIVATE_PREFIX) or "\0" in name or not name:
+            return None
+        text = self._xattr_prefix + name.encode("utf-8", "surrogatepass")
+        return text if len(text) <= XATTR_NAME_MAX else None
+
+    # -- nodes -----------------------------------------------------------------------------------------------------------
+
+    def _sound(self, ino: int) -> Node:
+        node = self._volume.node(ino)
+        if node.broken is not None:
+            raise self._corrupt(ino, node.broken)
+        return node
+
+    def _corrupt(self, ino: int, why: str) -> CorruptImage:
+        return CorruptImage(f"{self._volume.info.kind} volume", f"object {ino}", why)
+
+    def _entry(self, node: Node) -> Entry:
+        attr = None if node.broken is not None else self._attr(node)
+        return Entry(self._names.show(node), node.cnid, stat.S_IFMT(node.mode), attr)
+
+    def _attr(self, node: Node) -> Attr:
+        kind = stat.S_IFMT(node.mode)
+        modified = node.modified if node.modified is not None else node.created or 0
+        changed = node.changed if node.changed is not None else modified
+        accessed = node.accessed if node.accessed is not None else modified
+        created = node.created if node.created is not None else modified
+        uid, gid = self._owner(node)
+        is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+        return Attr(
+            ino=node.cnid,
+            mode=kind | self._permissions(node),
+            nlink=self._nlink(node, kind),
+            uid=uid,
+            gid=gid,
+            rdev=os.makedev(node.special >> 24 & 0xFF, node.special & 0xFFFFFF) if is_device else 0,
+            size=self._size(node, kind),
+            blocks=self._blocks(node, kind),
+            atime_ns=accessed * NANOSECONDS,
+            mtime_ns=modified * NANOSECONDS,
+            ctime_ns=changed * NANOSECONDS,
+            btime_ns=created * NANOSECONDS,
+        )
+
+    def _owner(self, node: Node) -> tuple[int, int]:
+        view = self._view
+        if view.owners == "mounter" or not node.has_permissions:
+            return view.uid, view.gid
+        uid = view.uid if node.uid == UNKNOWN_OWNER else node.uid
+        return uid, view.gid if node.gid == UNKNOWN_OWNER else node.gid
+
+    def _permissions(self, node: Node) -> int:
+        if node.has_permissions:
+            return stat.S_IMODE(node.mode)
+        return (0o777 if stat.S_ISDIR(node.mode) else 0o666) & ~self._view.umask
+
+    @staticmethod
+    def _nlink(node: Node, kind: int) -> int:
+        if kind != stat.S_IFDIR:
+            return max(node.nlink, 1)
+        return 1 if node.folders is None else 2 + node.folders
+
+    @staticmethod
+    def _size(node: Node, kind: int) -> int:
+        if kind == stat.S_IFDIR:
+            return (node.valence + 2) * 34  # what macOS shows: it says whether a directory is large, nothing more
+        return min(node.data_size, (1 << 63) - 1) if kind in (stat.S_IFREG, stat.S_IFLNK) else 0
+
+    def _blocks(self, node: Node, kind: int) -> int:
+        """In 512-byte units. A compressed file shows what its contents take: with less, tar and cp would take it for a
+        file full of holes, and one whose data is in the catalog for a single hole."""
+        if kind not in (stat.S_IFREG, stat.S_IFLNK):
+            return 0
+        if node.compressed:
+            return -(-self._size(node, kind) // 512)
+        return node.data_blocks * self._block_size // 512
+
+
+def _finder_info(node: Node) -> bytes | None:
+    """com.apple.FinderInfo as macOS returns it: without document id, date added and write generation, for links without
+    type and creator; None if nothing is left."""
+    info = bytearray(node.finder_info[:32].ljust(32, b"\0"))
+    info[16:24] = bytes(8)
+    info[28:32] = bytes(4)
+    if stat.S_ISLNK(node.mode):
+        info[0:8] = bytes(8)
+    return bytes(info) if any(info) else None
