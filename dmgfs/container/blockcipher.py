@@ -72,7 +72,7 @@ class DecryptedSource:
         ciphertext: ByteSource,
         cipher: BlockCipher,
         size: int,
-        cache: ChunkCache[bytes],
+        cache: ChunkCache[Buffer],
         details: dict[str, object],
     ) -> None:
         self.size = size
@@ -113,7 +113,7 @@ class DecryptedSource:
     def _units(self, offset: int, length: int) -> range:
         return range(offset // self._unit, (offset + length - 1) // self._unit + 1)
 
-    def _cached(self, unit: int) -> bytes:
+    def _cached(self, unit: int) -> Buffer:
         return self._cache.get((self._identity, unit), partial(self._decrypt_unit, unit))
 
     def _decrypt_unit(self, unit: int) -> bytes:

@@ -8,12 +8,12 @@ header can ask of us is bounded (threats.md U29, U30). Passphrases and keys neve
 
 import hashlib
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from construct import Container as Fields
 
 from dmgfs.cache import ChunkCache
+from dmgfs.container import Passphrase
 from dmgfs.container.blockcipher import AES_BLOCK, BlockCipher, DecryptedSource
 from dmgfs.container.encrypted_structs import (
     ALGORITHM_3DES,
@@ -36,9 +36,7 @@ from dmgfs.container.encrypted_structs import (
     Trailer,
 )
 from dmgfs.errors import CorruptImage, NotAnImage, PassphraseNeeded, Unsupported, WrongPassphrase
-from dmgfs.source import ByteSource, SliceSource
-
-Passphrase = Callable[[], bytes]
+from dmgfs.source import Buffer, ByteSource, SliceSource
 
 LAYER = "encryption"
 # Apple's tools calibrate to a quarter of a second and wrote at most 500,000; ten million is some ten seconds here.
@@ -75,7 +73,7 @@ class Unlocked:
     details: dict[str, object]
 
 
-def open_encrypted(source: ByteSource, passphrase: Passphrase | None, cache: ChunkCache[bytes]) -> DecryptedSource:
+def open_encrypted(source: ByteSource, passphrase: Passphrase | None, cache: ChunkCache[Buffer]) -> DecryptedSource:
     """The plaintext of an encrypted image. `passphrase` is called once, after the header proved sound.
 
     Raises PassphraseNeeded (passphrase is None), WrongPassphrase, Unsupported, CorruptImage; NotAnImage for the token of a
