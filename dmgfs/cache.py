@@ -85,6 +85,22 @@ class ChunkCache(Generic[T]):
         assert flight.value is not None
         return flight.value
 
+    def get_inline(self, key: Hashable, load: Callable[[], T]) -> T:
+        """As `get`, for units that take microseconds once their bytes are at hand (B-tree nodes): on a miss `load` runs
+        in this thread whether it may block or not, and raises Cold itself where the bytes below are cold. No flights:
+        two threads may decode one unit twice. Raises what `load` raises."""
+        with self._lock:
+            unit: T | None = self._units.get(key)
+            if unit is not None:
+                self._hits += 1
+                return unit
+        unit = load()
+        with self._lock:
+            self._misses += 1
+            if key not in self._units:
+                self._keep(key, unit)
+        return unit
+
     def _fly(self, key: Hashable, flight: _Flight[T], load: Callable[[], T]) -> None:
         try:
             flight.value = load()
