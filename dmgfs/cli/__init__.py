@@ -113,8 +113,6 @@ def fail(image: str | None, error: BaseException) -> int:
 
 
 def _help() -> str:
-    lines = ["usage: dmgfs VERB ...    (dmgfs VERB --help tells more)", ""]
-    for verb in VERBS:
-        if importlib.util.find_spec(f"dmgfs.cli.{verb}") is not None:
-            lines.append(f"  {verb:10}{importlib.import_module(f'dmgfs.cli.{verb}').SUMMARY}")
-    return "\n".join(lines)
+    present = [verb for verb in VERBS if importlib.util.find_spec(f"dmgfs.cli.{verb}") is not None]
+    summaries = [f"  {verb:10}{importlib.import_module(f'dmgfs.cli.{verb}').SUMMARY}" for verb in present]
+    return "\n".join(["usage: dmgfs VERB ...    (dmgfs VERB --help tells more)", "", *summaries])

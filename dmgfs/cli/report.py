@@ -50,12 +50,9 @@ def human(size: int) -> str:
     """1536 → "1.5 KiB"."""
     if size < 1024:
         return f"{size} B"
-    amount, unit = float(size), "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
-        amount /= 1024
-        if amount < 1023.95:
-            break
-    return f"{amount:.1f} {unit}"
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = min((size.bit_length() - 1) // 10, len(units) - 1)
+    return f"{size / (1 << 10 * power):.1f} {units[power]}"
 
 
 def add_progress_option(parser: argparse.ArgumentParser) -> None:
@@ -109,3 +106,23 @@ class Progress:
             room = max(0, os.get_terminal_size(sys.stderr.fileno()).columns - len(amount) - len(self.phase) - 6)
             sys.stderr.write(f"\r\x1b[K{self.phase}  {amount}  {what[-room:] if room else ''}")
         sys.stderr.flush()
+
+
+class JsonList:
+    """Records written to standard output as one JSON list, one by one. `wanted` False: nothing is written."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._separator = "[\n"
+
+    def __enter__(self) -> "JsonList":
+        return self
+
+    def add(self, record: dict[str, Any]) -> None:
+        sys.stdout.write(self._separator + json.dumps(record, ensure_ascii=True))
+        self._separator = ",\n"
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        """Closes the list also on the way out of an error, so that what was written stays readable."""
+        if self._wanted:
+            sys.stdout.write("[]\n" if self._separator == "[\n" else "\n]\n")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
 
 if TYPE_CHECKING:
+    from dmgfs.cli.tree import Tree
     from dmgfs.image import Image
 
 
@@ -26,3 +27,12 @@ def open_target(args: argparse.Namespace) -> "Image":
     from dmgfs.image import open_image
 
     return open_image(args.image, passphrase=passphrase_source(args), replay=not args.no_replay)
+
+
+def open_tree(image: "Image", args: argparse.Namespace) -> "Tree":
+    """The volume of the command line as a tree. Raises what `Image.volume` raises."""
+    from dmgfs.cli.tree import Tree
+    from dmgfs.lower import VolumeLower
+
+    volume = image.volume(args.partition)
+    return Tree(volume, VolumeLower(volume))
