@@ -1,0 +1,172 @@
+"""UDIF's own checksums: of the stored data fork, of every block table's expanded bytes, and the master checksum.
+
+What they cover was derived from real images: a table's checksum takes its runs in order, zero-fill runs as zeros, and
+leaves "ignore" runs out; the master is taken over the tables' checksum values as stored, one after the other. Images by
+newer writers carry no data-fork checksum. Nothing here is part of opening an image: it reads every byte.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self
+
+from dmgfs.container.blocktable import BlockTable, Checksum, read_checksum
+from dmgfs.container.structs import IGNORE, SECTOR
+from dmgfs.errors import DmgError
+from dmgfs.source import Buffer, ByteSource
+
+if TYPE_CHECKING:
+    from dmgfs.container.segments import Segment
+    from dmgfs.container.udif import Udif
+
+_STEP = 1 << 20
+MOST_BYTES = 1 << 44  # nobody waits for more; a hostile table may claim 2^63 zeros
+
+_NAMES = {
+    1: "CRC-28",
+    2: "CRC-32",
+    3: "DiskCopy 4.2",
+    4: "MD5",
+    5: "SHA",
+    6: "SHA-1",
+    7: "SHA-256",
+    8: "SHA-384",
+    9: "SHA-512",
+}
+_HASHES = {4: "md5", 6: "sha1", 7: "sha256", 8: "sha384", 9: "sha512"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """done, total: bytes of the whole verification. what: the part that is being read."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One checksum. ok: True, False, or None where it cannot be computed (`why` says the reason). expected, actual: hex,
+    "" where not known."""
+
+    what: str
+    algorithm: str
+    ok: bool | None
+    expected: str
+    actual: str
+    why: str = ""
+
+
+class Digest(Protocol):
+    def update(self, data: Buffer, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class Crc32:
+    """CRC-32 as a hashlib-shaped object."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: Buffer, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def algorithm_name(kind: int) -> str:
+    """The name of a checksum type for people."""
+    return _NAMES.get(kind, f"type {kind}")
+
+
+def new_digest(kind: int) -> Digest | None:
+    """A digest of a UDIF checksum type; None for those whose algorithm is not known."""
+    if kind == 2:
+        return Crc32()
+    name = _HASHES.get(kind)
+    return hashlib.new(name, usedforsecurity=False) if name else None
+
+
+def verify(image: "Udif") -> Iterator[Progress | Verdict]:
+    """Reads the whole image and yields a Verdict for every checksum it carries, with Progress in between. Data that cannot
+    be read makes its verdict False and the rest goes on. Must run in a thread that may block. Raises OSError."""
+    plan = [_Part.of_segment(segment, len(image.segments) > 1) for segment in image.segments]
+    plan += [_Part.of_table(table, image.disk) for table in image.tables]
+    plan = [part for part in plan if part.checksum.type]
+    total = sum(part.length for part in plan)
+    done = 0
+    for part in plan:
+        digest = new_digest(part.checksum.type)
+        if digest is None:
+            yield _verdict(part.what, part.checksum, None, "the algorithm is not known")
+            continue
+        if part.length > MOST_BYTES:
+            yield _verdict(part.what, part.checksum, None, f"{part.length} bytes are too many to read")
+            continue
+        start = done
+        try:
+            for chunk in part.chunks():
+                digest.update(chunk)
+                done += len(chunk)
+                yield Progress(part.what, done, total)
+        except DmgError as error:
+            yield _verdict(part.what, part.checksum, None, str(error), broken=True)
+        else:
+            yield _verdict(part.what, part.checksum, digest.digest())
+        done = start + part.length  # what was left out, or could not be read, is behind us too
+    yield from _verify_master(image)
+
+
+def _verify_master(image: "Udif") -> Iterator[Verdict]:
+    master = read_checksum(image.trailer.koly.MasterChecksum)
+    digest = new_digest(master.type)
+    if master.type == 0:
+        return
+    if digest is None:
+        yield _verdict("master", master, None, "the algorithm is not known")
+        return
+    for table in image.tables:
+        digest.update(table.checksum.value)
+    yield _verdict("master", master, digest.digest())
+
+
+def _verdict(what: str, checksum: Checksum, actual: bytes | None, why: str = "", broken: bool = False) -> Verdict:
+    ok = False if broken else None if actual is None else actual == checksum.value
+    return Verdict(what, algorithm_name(checksum.type), ok, checksum.value.hex(), (actual or b"").hex(), why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one checksum covers. length: bytes, those that are left out included."""
+
+    what: str
+    checksum: Checksum
+    length: int
+    chunks: Callable[[], Iterator[Buffer]]
+
+    @classmethod
+    def of_segment(cls, segment: "Segment", several: bool) -> Self:
+        koly = segment.koly
+        what = f"data fork of segment {koly.SegmentNumber}" if several else "data fork"
+        length: int = koly.DataForkLength
+        return cls(what, read_checksum(koly.DataChecksum), length, partial(_read, segment.fork, 0, length))
+
+    @classmethod
+    def of_table(cls, table: BlockTable, disk: ByteSource) -> Self:
+        def chunks() -> Iterator[Buffer]:
+            for run in table.runs():
+                if run.type != IGNORE:
+                    yield from _read(disk, run.start * SECTOR, run.sectors * SECTOR)
+
+        length = sum(run.sectors * SECTOR for run in table.runs())
+        return cls(table.title, table.checksum, length, chunks)
+
+
+def _read(source: ByteSource, start: int, length: int) -> Iterator[Buffer]:
+    for at in range(0, length, _STEP):
+        yield source.read(start + at, min(_STEP, length - at))
