@@ -56,6 +56,9 @@ _DEFAULT_FOLDER_MODE = stat.S_IFDIR | 0o755
 _DEFAULT_FILE_MODE = stat.S_IFREG | 0o644
 
 
+_make = tuple.__new__
+"""Makes a Node of a tuple of all its fields in order, at half the cost of calling the class."""
+
 _LEAST_SIZE = {
     FOLDER_RECORD: CATALOG_FOLDER.size,
     FILE_RECORD: CATALOG_FILE.size,
@@ -224,21 +227,21 @@ class Catalog:
     def _decode(self, leaf: Leaf, index: int) -> Entry:
         data = leaf.data
         start = leaf.offsets[index]
-        _, parent, units = CATALOG_KEY.unpack_from(data, start)
+        length, parent, units = CATALOG_KEY.unpack_from(data, start)
         name = data[start + 8 : start + 8 + 2 * units]
-        kind = self._kind(leaf, index)
-        body = leaf.body(index)
-        if kind == FILE_RECORD:
-            return self._file(parent, name, CATALOG_FILE.unpack_from(data, body))
-        if kind == FOLDER_RECORD:
-            return self._folder(parent, name, CATALOG_FOLDER.unpack_from(data, body))
+        body = start + 2 + ((length + 1) & ~1)
         room = leaf.offsets[index + 1] - body
-        if kind:
-            _, _, up, units = CATALOG_THREAD.unpack_from(data, body)
-            at = body + CATALOG_THREAD.size
-            if at + 2 * units <= body + room:
-                return Thread(up, data[at : at + 2 * units])
-        raise self._damaged(parent, name, f"no catalog record, or cut short to {room} bytes")
+        kind = data[body] << 8 | data[body + 1] if room >= 2 else 0
+        if kind == FILE_RECORD and room >= CATALOG_FILE.size:
+            return self._file(parent, name, CATALOG_FILE.unpack_from(data, body))
+        if kind == FOLDER_RECORD and room >= CATALOG_FOLDER.size:
+            return self._folder(parent, name, CATALOG_FOLDER.unpack_from(data, body))
+        if kind in (FOLDER_THREAD, FILE_THREAD) and room >= CATALOG_THREAD.size:
+            _, _, parent_of_this, units = CATALOG_THREAD.unpack_from(data, body)
+            if CATALOG_THREAD.size + 2 * units <= room:
+                at = body + CATALOG_THREAD.size
+                return Thread(parent_of_this, data[at : at + 2 * units])
+        raise self._damaged(parent, name, f"a record of type {kind} and {room} bytes")
 
     @staticmethod
     def _damaged(parent: int, name: bytes, why: str) -> CorruptImage:
@@ -253,7 +256,7 @@ class Catalog:
             raise self._damaged(parent, name, f"a folder must not have number {cnid} there")
         epoch = 0 if flags & HAS_EXPANDED_TIMES and self._expanded_times else EPOCH
         permitted = mode & 0xF000
-        return Node(
+        values = (
             cnid,
             parent,
             decode(name),
@@ -279,6 +282,7 @@ class Catalog:
             False,
             None,
         )
+        return _make(Node, values)
 
     def _file(self, parent: int, name: bytes, record: tuple[Any, ...]) -> Node | Unfinished:
         (
@@ -296,7 +300,7 @@ class Catalog:
             nlink = special
         compressed = owner_flags & UF_COMPRESSED != 0 and kind == stat.S_IFREG
         epoch = 0 if flags & HAS_EXPANDED_TIMES and self._expanded_times else EPOCH
-        node = Node(
+        values = (
             cnid,
             parent,
             decode(name),
@@ -322,6 +326,7 @@ class Catalog:
             compressed,
             None,
         )
+        node = _make(Node, values)
         if parent not in (
             self.links_folder,
             self.folder_links_folder,

@@ -214,7 +214,7 @@ class HfsPlusVolume:
             for index in range(start, end):
                 if len(nodes) >= limit:
                     return Page(nodes, cursor)
-                entry = leaf.memo[index]
+                entry = leaf.memo[index] or catalog.entry(leaf, index)
                 if entry.__class__ is not Node:
                     entry = self._listed(leaf, index)
                 if entry is not None and entry.cnid not in hidden:
