@@ -145,9 +145,7 @@ def _container_lines(facts: dict[str, Any]) -> list[str]:
         shown.append(_row("checksums", ", ".join(present)))
     if container.get("signature"):
         shown.append(_row("signature", "code signature present (not checked)"))
-    for key in ("band_size", "bands", "bands_present"):
-        if key in container:
-            shown.append(_row(key.replace("_", " "), container[key]))
+    shown += [_row(key.replace("_", " "), container[key]) for key in ("band_size", "bands") if key in container]
     netboot = container.get("netboot")
     if netboot:
         shown += [_row("netboot", f"{key} {value}") for key, value in netboot.items() if key != "files"]

@@ -77,6 +77,11 @@ class Progress:
         self._next = 0.0
         self._shown = False
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody looks."""
+        return self._mode != "none"
+
     def advance(self, amount: int, what: str | bytes = "") -> None:
         """`amount` bytes more are done; `what` is being worked on."""
         self.done += amount

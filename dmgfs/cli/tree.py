@@ -22,6 +22,7 @@ from overlay.vfs import Attr, Entry, Lower
 MOST_LINKS = 40
 MOST_DEPTH = 1024
 PAGE = 1024
+XATTR_VALUE_MAX = 64 << 10
 NAMED_FORK = (b"..namedfork", b"rsrc")
 
 
@@ -103,6 +104,10 @@ class Tree:
         if not stat.S_ISREG(item.attr.mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
         return self.lower.open(item.ino)
+
+    def resource_is_large(self, ino: int) -> bool:
+        """Whether the file has a resource fork that does not fit into an extended attribute."""
+        return self.volume.resource(self.volume.node(ino)).size > XATTR_VALUE_MAX
 
     def children(self, folder: Item) -> Iterator[Step]:
         """What is in the folder, in the volume's order."""
