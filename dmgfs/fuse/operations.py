@@ -42,6 +42,9 @@ BATCH = 32
 
 BLOCK_SIZE = 4096
 
+PROCESS_ATTRIBUTE = b"user.dmgfs.pid"
+"""Unlisted attribute of the root: the daemon's process number. `dmgfs unmount` waits for that process."""
+
 
 class OpenFile:
     """What a file handle stands for."""
@@ -282,6 +285,8 @@ class DmgOperations(pyfuse3.Operations):
 
     async def getxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> bytes:
         _refuse_acl(name)
+        if name == PROCESS_ATTRIBUTE and inode == pyfuse3.ROOT_INODE:
+            return b"%d" % os.getpid()
         return await self._driver.run(self._overlay.getxattr(self._ino(inode), name))
 
     async def setxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: RequestContext) -> None:

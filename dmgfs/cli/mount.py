@@ -1,0 +1,139 @@
+"""dmgfs mount: an image appears in a directory.
+
+Rules that hold here:
+- the command returns when the mount answers, or with one line that says why not and nothing mounted;
+- the engine, pyfuse3 and trio are imported in the child that will serve, after the fork.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Literal, cast
+
+from dmgfs.cli.options import (
+    WrongUsage,
+    choose,
+    convert,
+    identity,
+    merge,
+    octal,
+    parse_shadow,
+    parse_size,
+    parse_words,
+)
+from dmgfs.cli.report import printable
+from dmgfs.cli.target import add_image_options
+from dmgfs.errors import DmgError
+
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+    from dmgfs.lower import View
+
+SUMMARY = "mount an image on a directory"
+
+USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
+
+CACHE_BYTES = 64 << 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_image_options(parser)
+    add = parser.add_argument
+    add("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
+    add("--shadow", metavar="none|ram[:SIZE|:NN%]", help="where changes go; none (the default): read-only")
+    add("--cache", metavar="SIZE", help="memory for decoded chunks, default 64M")
+    add(
+        "--owners",
+        metavar="image|mounter",
+        help="whose files they are: as recorded, or all yours (default unless root)",
+    )
+    add("--uid", metavar="N", help="owner of what has none recorded, or of all with --owners mounter")
+    add("--gid", metavar="N", help="the same for the group")
+    add("--umask", metavar="OCTAL", help="permissions taken away from what has none recorded, default 022")
+    add("--names", metavar="nfc|nfd", help="show names composed (default) or decomposed as the volume stores them")
+    add("--xattrs", metavar="user|raw|none", help="extended attributes as user.NAME (default), as NAME, or hidden")
+    add(
+        "--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports, default syslog, or stderr with -f"
+    )
+    add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
+    add("-f", "--foreground", action="store_true", help="stay in the foreground")
+
+
+def run(args: argparse.Namespace) -> int:
+    from dmgfs.fuse import daemon, mountpoint
+
+    try:
+        words = parse_words(args.words)
+        merge(args, words.ours)
+        shadow = parse_shadow(args.shadow or "none")
+        cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
+        view = _view(args)
+    except WrongUsage as error:
+        return _say(f"mount: {error}", USAGE)
+    daemon.keep_standard_streams()
+    args.image = _absolute(args.image)
+    kept_visible = [args.image if os.path.exists(args.image) else args.image.partition("//")[0]]
+    if args.log not in (None, "stderr", "syslog", "none"):
+        args.log = os.path.abspath(args.log)
+        kept_visible.append(args.log)
+    path = mountpoint.check(args.mountpoint, *kept_visible)
+    ready = (lambda: None) if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
+    try:
+        from dmgfs.fuse.serve import serve
+        from dmgfs.fuse.session import MountFailed
+    except ImportError as error:
+        return _say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
+    try:
+        serve(
+            lambda: _open(args, cache_bytes),
+            path,
+            partition=args.partition,
+            view=view,
+            ram_budget=shadow.budget if shadow.kind == "ram" else None,
+            kernel_words=words.kernel,
+            log_target=args.log,
+            foreground=args.foreground,
+            ready=ready,
+        )
+    except MountFailed as error:
+        return _say(f"{path}: {error}", OS_ERROR)
+    except (DmgError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
+        return _say(f"{args.image}: internal error: {type(error).__name__}: {error}", SOFTWARE)
+    return 0
+
+
+def _say(line: str, code: int) -> int:
+    print(printable(f"dmgfs: {line}"), file=sys.stderr)
+    return code
+
+
+def _open(args: argparse.Namespace, cache_bytes: int) -> "Image":
+    from dmgfs.cli.passphrase import passphrase_source
+    from dmgfs.image import open_image
+
+    return open_image(
+        args.image, passphrase=passphrase_source(args), cache_bytes=cache_bytes, replay=not args.no_replay
+    )
+
+
+def _absolute(image: str) -> str:
+    """The daemon leaves its working directory."""
+    return image if os.path.isabs(image) else os.path.join(os.getcwd(), image)
+
+
+def _view(args: argparse.Namespace) -> "View":
+    from dmgfs.lower import View
+
+    default_owners = "image" if os.geteuid() == 0 else "mounter"
+    return View(
+        names=cast(Literal["nfc", "nfd"], choose("names", args.names, ("nfc", "nfd"), "nfc")),
+        owners=cast(Literal["image", "mounter"], choose("owners", args.owners, ("image", "mounter"), default_owners)),
+        uid=convert("uid", args.uid, identity, os.getuid()),
+        gid=convert("gid", args.gid, identity, os.getgid()),
+        umask=convert("umask", args.umask, octal, 0o022),
+        xattrs=cast(Literal["user", "raw", "none"], choose("xattrs", args.xattrs, ("user", "raw", "none"), "user")),
+    )

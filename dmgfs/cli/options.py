@@ -1,0 +1,171 @@
+"""What can be asked of a mount: sizes, the shadow, and `-o` as in fstab.
+
+Rules that hold here:
+- three kinds of -o words: ours (they mean the long option of the same name), those of mount(8) and fstab (passed to the
+  kernel or ignored as mount(8) does), and libfuse's. Anything else is refused by its name;
+- a long option beats the same word in -o;
+- standard library only, and nothing is opened: wrong usage ends in exit code 64 before anything happens.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
+_COMMA = re.compile(r"(?<!\\),")
+
+DEFAULT_SHARE = 50
+"""Per cent of the memory that a shadow in RAM may take, as tmpfs."""
+
+OURS = frozenset(
+    {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
+    | {"passphrase-file", "no-replay", "foreground"}
+)
+_SWITCHES = frozenset({"no-replay", "foreground"})
+
+KERNEL = frozenset(
+    {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}
+    | {"nodiratime", "allow_other", "allow_root", "auto_unmount", "default_permissions"}
+)
+KERNEL_VALUES = frozenset({"fsname", "subtype", "context", "fscontext", "defcontext", "rootcontext"})
+
+FSTAB = frozenset(
+    {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "atime"}
+    | {"diratime", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "loop"}
+    | {"silent", "loud", "mand", "nomand", "iversion", "noiversion", "nobrowse"}
+)
+"""Words for mount(8), for the boot scripts, or without meaning here."""
+
+
+class WrongUsage(ValueError):
+    """What was asked makes no sense; the message says what would."""
+
+
+def parse_size(text: str) -> int:
+    """ "64M" → bytes. Units k, M, G, T are powers of 1024. Raises WrongUsage."""
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise WrongUsage(f"{text!r} is no size; write for example 512M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def memory_size() -> int:
+    """Bytes of memory that this process may hope for: the machine's, or its control group's limit if that is less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(limit, encoding="ascii") as file:
+                total = min(total, int(file.read()))
+        except (OSError, ValueError):
+            continue  # no such limit, or "max"
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Where changes go. kind: "none" (read-only) or "ram". budget: bytes."""
+
+    kind: str
+    budget: int = 0
+
+
+def parse_shadow(text: str) -> Shadow:
+    """none | ram | ram:SIZE | ram:NN%. Raises WrongUsage."""
+    kind, colon, amount = text.partition(":")
+    if kind == "none" and not colon:
+        return Shadow("none")
+    if kind != "ram" or (colon and not amount):
+        raise WrongUsage(f"--shadow {text}: write none, ram, ram:SIZE or ram:NN%")
+    if not colon:
+        return Shadow("ram", memory_size() * DEFAULT_SHARE // 100)
+    if amount.endswith("%"):
+        share = amount[:-1]
+        if not share.isdecimal() or not 1 <= int(share) <= 100:
+            raise WrongUsage(f"--shadow {text}: the share of the memory is 1% to 100%")
+        return Shadow("ram", memory_size() * int(share) // 100)
+    budget = parse_size(amount)
+    if budget < 1 << 16:
+        raise WrongUsage(f"--shadow {text}: at least 64K are needed")
+    return Shadow("ram", budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """-o taken apart. ours: value by option ("" for switches). kernel: for libfuse, as they are."""
+
+    ours: Mapping[str, str]
+    kernel: tuple[str, ...]
+
+
+def parse_words(lists: list[str]) -> Words:
+    """Every -o of the command line, in order; of contradicting words the last one counts. Raises WrongUsage."""
+    ours: dict[str, str] = {}
+    kernel: dict[str, None] = {}
+    for word in (word for text in lists for word in _COMMA.split(text) if word):
+        key, equals, value = word.partition("=")
+        name = key.replace("_", "-")
+        if name in OURS:
+            if (name in _SWITCHES) == bool(equals):
+                raise WrongUsage(f"-o {word}: {key} takes {'no' if equals else 'a'} value")
+            ours[name] = value.replace("\\,", ",")
+        elif (key in KERNEL and not equals) or (key in KERNEL_VALUES and equals):
+            opposite = key[2:] if key.startswith("no") else f"no{key}"
+            for other in (word, opposite, {"ro": "rw", "rw": "ro", "sync": "async", "async": "sync"}.get(key, "")):
+                kernel.pop(other, None)
+            kernel[word] = None
+        elif not (key in FSTAB or key.startswith(("x-", "X-", "comment"))):
+            raise WrongUsage(f"-o {word}: there is no such option{_suggest(key)}")
+    return Words(ours, tuple(kernel))
+
+
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, sorted(OURS | KERNEL | KERNEL_VALUES | FSTAB), 1)
+    return f"; is {near[0]} meant?" if near else ""
+
+
+def merge(args: argparse.Namespace, words: Mapping[str, str]) -> None:
+    """Lets -o fill what the long options left unset. The values go through the same conversions."""
+    for name, value in words.items():
+        attribute = name.replace("-", "_")
+        if getattr(args, attribute) in (None, False):
+            setattr(args, attribute, True if name in _SWITCHES else value)
+
+
+def convert(name: str, text: str | None, conversion: Callable[[str], int], default: int) -> int:
+    """A number given as text. Raises WrongUsage."""
+    if text is None:
+        return default
+    try:
+        return conversion(text)
+    except ValueError as error:
+        if isinstance(error, WrongUsage):
+            raise
+        raise WrongUsage(f"--{name} {text}: not a number") from None
+
+
+def choose(name: str, text: str | None, choices: tuple[str, ...], default: str) -> str:
+    """One of a few words. Raises WrongUsage."""
+    if text is None:
+        return default
+    if text not in choices:
+        raise WrongUsage(f"--{name} {text}: write {' or '.join(choices)}")
+    return text
+
+
+def octal(text: str) -> int:
+    value = int(text, 8)
+    if not 0 <= value <= 0o777:
+        raise ValueError(text)
+    return value
+
+
+def identity(text: str) -> int:
+    """A user or group number."""
+    value = int(text)
+    if not 0 <= value < 1 << 32:
+        raise ValueError(text)
+    return value

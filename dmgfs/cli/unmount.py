@@ -1,0 +1,81 @@
+"""dmgfs unmount: take a mount away and wait until its daemon has ended, so that what follows finds everything released."""
+
+import argparse
+import errno
+import os
+import select
+import sys
+import threading
+
+from dmgfs.cli.report import printable
+
+SUMMARY = "unmount a directory and wait for the daemon to end"
+
+NO_INPUT, TEMPORARY = 66, 75
+
+ANSWER_SECONDS = 2.0
+MOST_HOLDERS = 10
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="where the image is mounted")
+    parser.add_argument(
+        "--lazy", action="store_true", help="if it is busy, take it out of sight; gone when nobody uses it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from dmgfs.fuse import mountpoint
+
+    path = mountpoint.resolve(args.mountpoint)
+    there = mountpoint.mounted_at(path)
+    if there is None or there.fstype != mountpoint.FSTYPE:
+        what = "nothing is mounted there" if there is None else f"a {there.fstype} is mounted there, no image"
+        print(printable(f"dmgfs: {args.mountpoint}: {what}"), file=sys.stderr)
+        return NO_INPUT
+    daemon = _watch(path)
+    try:
+        try:
+            mountpoint.unmount(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if not args.lazy:
+                return _busy(args.mountpoint, path)
+            mountpoint.unmount(path, lazy=True)
+            return 0
+        if daemon is not None:
+            select.select([daemon], [], [])
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+    return 0
+
+
+def _watch(path: str) -> int | None:
+    """A descriptor that becomes readable when the daemon ends; None if it does not say which process it is."""
+    found: list[int] = []
+
+    def ask() -> None:
+        try:
+            found.append(os.pidfd_open(int(os.getxattr(path, "user.dmgfs.pid"))))
+        except (OSError, ValueError):
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)  # a daemon that hangs must not keep us from unmounting it
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return found[0] if found else None
+
+
+def _busy(shown: str, path: str) -> int:
+    from dmgfs.fuse import mountpoint
+
+    print(printable(f"dmgfs: {shown}: busy; --lazy unmounts it all the same. It is used by"), file=sys.stderr)
+    for number, holder in enumerate(mountpoint.holders(path)):
+        if number == MOST_HOLDERS:
+            print("  and others", file=sys.stderr)
+            break
+        who = holder.name if holder.pid == 0 else f"{holder.pid} {holder.name}"
+        print(printable(f"  {who}: {holder.what}"), file=sys.stderr)
+    return TEMPORARY

@@ -1,0 +1,70 @@
+"""The daemon's log: standard error in the foreground, syslog or a file in the background.
+
+Rules that hold here:
+- everything is opened before the mount is ready and never opened again: a path could lead into our own mount;
+- a log that cannot be written loses lines, it neither waits nor fails.
+"""
+
+import logging
+import socket
+import sys
+from typing import Literal
+
+from dmgfs.fuse.mountpoint import FSTYPE
+
+Target = str | Literal["stderr", "syslog", "none"]
+
+SYSLOG = "/dev/log"
+_DAEMON = 3 << 3
+_SEVERITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+
+class Syslog(logging.Handler):
+    """Datagrams to the local syslog. Raises OSError when made, if there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.connect(SYSLOG)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        severity = next(code for level, code in _SEVERITY if record.levelno >= level)
+        for line in self.format(record).splitlines():
+            try:
+                self._socket.send(f"<{_DAEMON | severity}>dmgfs[{record.process}]: {line}".encode("utf-8", "replace"))
+            except OSError:
+                return
+
+
+def open_log(target: Target | None, *, foreground: bool) -> None:
+    """Sends all logging to `target` ("stderr", "syslog", "none" or a path); None: what fits. Raises OSError."""
+    handler: logging.Handler
+    if target is None:
+        target = "stderr" if foreground else "syslog"
+        try:
+            handler = _handler(target)
+        except OSError:
+            handler = logging.NullHandler()  # no syslog here, and nobody asked for one
+    else:
+        handler = _handler(target)
+    stamp = "" if isinstance(handler, Syslog) else "%(asctime)s "
+    handler.setFormatter(logging.Formatter(f"{stamp}%(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.raiseExceptions = False
+    logging.getLogger(FSTYPE).debug("log opened")  # the first record imports what formatting needs
+
+
+def _handler(target: Target) -> logging.Handler:
+    if target == "stderr":
+        return logging.StreamHandler(sys.stderr)
+    if target == "syslog":
+        return Syslog()
+    if target == "none":
+        return logging.NullHandler()
+    return logging.FileHandler(target, encoding="utf-8", errors="backslashreplace")

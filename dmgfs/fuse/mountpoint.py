@@ -1,0 +1,156 @@
+"""Directories that are or become mount points: what the kernel says is mounted, what is refused, and how a mount is taken
+away. Standard library only: `dmgfs unmount` must not pay for trio.
+
+Rule: nothing here touches a path below a dmgfs mount (its daemon may be the caller, or dead); what is mounted is read
+from /proc.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+FSTYPE = "fuse.dmgfs"
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo. device: "major:minor"."""
+
+    device: str
+    path: str
+    fstype: str
+    source: str
+
+
+def mounts() -> list[Mount]:
+    """What is mounted in our namespace, in order: of several on one path the last is the visible one."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields = line.split(" ")
+            tail = fields.index("-")
+            found.append(Mount(fields[2], _plain(fields[4]), fields[tail + 1], _plain(fields[tail + 2].rstrip("\n"))))
+    return found
+
+
+def _plain(field: str) -> str:
+    """Undoes the kernel's \\040 for a space, byte by byte."""
+    if "\\" not in field:
+        return field
+    raw = os.fsencode(field)
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), raw))
+
+
+def mounted_at(path: str) -> Mount | None:
+    """The visible mount on exactly this (absolute, resolved) path."""
+    here = [mount for mount in mounts() if mount.path == path]
+    return here[-1] if here else None
+
+
+def resolve(mountpoint: str) -> str:
+    """The absolute path without links, found without looking at the mount point itself, which may be a dead mount."""
+    absolute = os.path.abspath(mountpoint)
+    parent, name = os.path.split(absolute)
+    path = os.path.join(os.path.realpath(parent), name) if name else absolute
+    if mounted_at(path) is None and os.path.islink(path):
+        path = os.path.realpath(path)
+    return path
+
+
+def check(mountpoint: str, *kept_visible: str) -> str:
+    """The resolved mount point, if something can be mounted there. kept_visible: files that must not vanish below it.
+
+    Raises OSError: ENOENT, ENOTDIR, EBUSY (a dmgfs is mounted there already, or a file of `kept_visible` lies inside).
+    A directory that is not empty is allowed, as mount(8) allows it: that is how roots are made.
+    """
+    path = resolve(mountpoint)
+    there = mounted_at(path)
+    if there is not None and there.fstype == FSTYPE:
+        raise OSError(
+            errno.EBUSY, f"{there.source} is mounted there already; `dmgfs unmount {mountpoint}` first", path
+        )
+    if not os.path.isdir(path):
+        os.stat(path)
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), mountpoint)
+    for file in kept_visible:
+        if os.path.realpath(file).startswith(path.rstrip("/") + "/"):
+            raise OSError(errno.EBUSY, f"{file} lies in it and would be hidden; choose another directory", mountpoint)
+    return path
+
+
+def unmount(path: str, *, lazy: bool = False) -> None:
+    """Takes away the visible mount on `path`. lazy: at once out of sight, gone when nobody uses it.
+
+    Raises OSError: EBUSY, EINVAL (nothing is mounted there), EPERM.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
+    if libc.umount2(os.fsencode(path), flags) == 0:
+        return
+    number = ctypes.get_errno()
+    if number != errno.EPERM or (helper := shutil.which("fusermount3")) is None:
+        raise OSError(number, os.strerror(number), path)
+    words = [helper, "-u", *(["-z"] if lazy else []), "--", path]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        why = os.fsdecode(done.stderr).strip().splitlines()[-1:] or ["fusermount3 failed"]
+        busy = "busy" in why[0].lower()
+        raise OSError(errno.EBUSY if busy else errno.EPERM, why[0], path)
+
+
+class Holder(NamedTuple):
+    """Who keeps a mount busy: a process and what it has there, or (pid 0) another mount."""
+
+    pid: int
+    name: str
+    what: str
+
+
+def holders(path: str) -> Iterator[Holder]:
+    """Who uses the mount on `path`, as far as we may see. Nothing is looked at below the mount."""
+    inside = path.rstrip("/") + "/"
+    for mount in mounts():
+        if mount.path.startswith(inside):
+            yield Holder(0, "mount", f"{mount.fstype} on {mount.path}")
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        for what in _used_by(pid, path, inside):
+            yield Holder(pid, _command(pid), what)
+            break
+
+
+def _used_by(pid: int, path: str, inside: str) -> Iterator[str]:
+    base = f"/proc/{pid}"
+    links = [("working directory", "cwd"), ("root directory", "root"), ("program", "exe")]
+    try:
+        links += [("open", f"fd/{fd}") for fd in os.listdir(f"{base}/fd")]
+    except OSError:
+        pass  # another user's, or gone
+    for label, link in links:
+        try:
+            target = os.readlink(f"{base}/{link}")
+        except OSError:
+            continue
+        if target == path or target.startswith(inside):
+            yield f"{label} {target}"
+    try:
+        with open(f"{base}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            for line in maps:
+                if inside in line:
+                    yield f"mapped {line[line.index(inside) :].rstrip()}"
+    except OSError:
+        pass
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return "?"

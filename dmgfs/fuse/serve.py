@@ -1,0 +1,108 @@
+"""From an image to a served mount: the parts put together, in the order in which they depend on each other.
+
+Rule: what can fail fails here, before the kernel is asked for anything: a damaged image leaves no mount behind.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from dmgfs.fuse.boundary import Boundary, guard
+from dmgfs.fuse.driver import Driver
+from dmgfs.fuse.log import Target, open_log
+from dmgfs.fuse.mountpoint import FSTYPE
+from dmgfs.fuse.operations import DmgOperations
+from dmgfs.fuse.pool import Pool
+from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.session import Session
+from dmgfs.lower import View, VolumeLower
+from overlay.overlay import Overlay
+from overlay.ram import RamStore
+
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+
+log = logging.getLogger(__name__)
+
+
+def serve(
+    open_image: Callable[[], "Image"],
+    path: str,
+    *,
+    partition: str | None,
+    view: View,
+    ram_budget: int | None,
+    kernel_words: Iterable[str],
+    log_target: Target | None,
+    foreground: bool,
+    ready: Callable[[], None],
+) -> None:
+    """Mounts the image on `path` and returns when the mount is gone.
+
+    ram_budget: bytes for changes, None for a read-only mount. kernel_words: -o words for libfuse. ready: called when the
+    mount answers. Raises MountFailed, DmgError and OSError before that, with nothing mounted.
+    """
+    open_log(log_target, foreground=foreground)
+    with open_image() as image:
+        volume = image.volume(partition)
+        for warning in [*image.warnings, *volume.info.warnings]:
+            log.warning("%s: %s", ascii(image.path)[1:-1], ascii(warning)[1:-1])
+        lower = VolumeLower(volume, view)
+        store = None if ram_budget is None else RamStore(ram_budget)
+        overlay = Overlay(lower, store)
+        pool = Pool(workers())
+        driver = Driver(pool)
+        boundary = Boundary()
+        operations = DmgOperations(
+            overlay,
+            driver,
+            ReadAhead(pool, image.cache.budget // 2),
+            frozen=store is None,
+            only_spelling=lower.only_spelling,
+        )
+
+        def statistics() -> str:
+            chunks = image.cache.statistics()
+            used = "read-only" if store is None else f"{store.used} of {store.budget} bytes"
+            failures = ", ".join(f"{kind} {count}" for kind, count in sorted(boundary.failures.items())) or "none"
+            return (
+                f"statistics: lower asked {driver.hits + driver.misses} times, {driver.misses} not in memory; "
+                f"cache {chunks.bytes} of {chunks.budget} bytes in {chunks.entries} chunks, {chunks.hits} hits, "
+                f"{chunks.misses} misses, {chunks.evictions} evictions; loads {pool.foreground} wanted, "
+                f"{pool.background} ahead; open files {operations.open_files}; shadow {used}; failures {failures}"
+            )
+
+        session = Session(
+            guard(operations, boundary),
+            path,
+            libfuse_options(image.path, kernel_words, writable=store is not None),
+            pool,
+            statistics=statistics,
+            ready=ready,
+        )
+        try:
+            session.run()
+        finally:
+            overlay.close()
+        log.info("%s is unmounted", path)
+
+
+def workers() -> int:
+    """One for who waits and at least one for who will; more than four gain nothing beside one thread of Python."""
+    return max(2, min(4, len(os.sched_getaffinity(0))))
+
+
+def libfuse_options(image: str, words: Iterable[str], *, writable: bool) -> set[str]:
+    """What pyfuse3 passes on. Permissions are always the kernel's business; the source column shows the image."""
+    options = {"default_permissions", f"subtype={FSTYPE.partition('.')[2]}", *words}
+    if not writable:
+        options = (options - {"rw"}) | {"ro"}
+    if not any(word.startswith("fsname=") for word in options):
+        name = image.encode("ascii", "replace").decode().replace("\\", "\\\\").replace(",", "\\,")
+        options.add(f"fsname={name}")
+    for word in options:
+        if not word.isascii():
+            raise OSError(errno.EINVAL, f"-o {word}: libfuse takes ASCII only")
+    return options
