@@ -45,6 +45,8 @@ def _second_look(data: Buffer, expected: int) -> bytes:
         raise _damage(f"it decodes to more than the expected {expected} bytes")
     if len(out) < expected:
         raise _damage(f"it decodes to {len(out)} bytes, {expected} were expected")
+    if not inflate.eof:
+        raise _damage(f"the input ends in the middle, after {len(out)} bytes")
     adler = inflate.unused_data[:4]
     if len(adler) == 4 and int.from_bytes(adler, "big") != zlib.adler32(out):
         raise _damage(f"the Adler-32 is {adler.hex()}, {zlib.adler32(out):08x} would be right")
