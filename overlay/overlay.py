@@ -12,57 +12,66 @@ Rules that hold here:
 
 import time
 from collections.abc import Callable
+from stat import S_IFDIR, S_IFLNK
 
+from overlay import attributes, contents, listing, lookup, names
+from overlay.listing import DirHandle
+from overlay.state import State
 from overlay.store import Store
 from overlay.vfs import Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
-
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
-XATTR_CREATE = 1
-XATTR_REPLACE = 2
 
 
 class Overlay:
     """`store` None: read-only, every change is EROFS, until `attach` gives it one."""
 
     def __init__(self, lower: Lower, store: Store | None = None, *, clock: Callable[[], int] = time.time_ns) -> None:
-        raise NotImplementedError
+        self._state = State(lower, store, clock)
+        self._handles: dict[int, DirHandle] = {}
+        self._next_handle = 1
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     @property
     def root(self) -> int:
         """Inode number of the root (the lower's)."""
-        raise NotImplementedError
+        return self._state.lower.root
 
     @property
-    def writable(self) -> bool: ...  # type: ignore[empty-body]
+    def writable(self) -> bool:
+        """Whether it has a store."""
+        return self._state.store is not None
 
     def attach(self, store: Store) -> None:
         """Late shadow: a read-only overlay becomes writable. OSError(EBUSY) if it is already."""
-        raise NotImplementedError
+        self._state.attach(store)
 
     def close(self) -> None:
         """Everything to the store and the store closed. No operation may follow."""
-        raise NotImplementedError
+        if self._state.store is not None:
+            self._state.store.close()
 
     def hold(self, ino: int, count: int = 1) -> None:
         """The kernel got `ino` in another way than lookup and make (an accepted readdirplus entry, not . or ..)."""
-        raise NotImplementedError
+        self._state.holds.take(ino, count)
 
     def forget(self, ino: int, count: int = 1) -> None:
         """The kernel lets go of `count` holds. The last one of an object without names frees it."""
-        raise NotImplementedError
+        state = self._state
+        if state.holds.drop(ino, count):
+            return
+        node = state.tree.nodes.get(ino)
+        if node is not None and not node.attr.nlink:
+            state.drop(ino)
 
     # -- finding and attributes ------------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes) -> Steps[Entry]:
         """The object behind a name, with its attributes, held once (not for . and ..). `Entry.name` is the spelling
         that readdir shows; it differs from `name` where the volume folds names. ENOENT, ENOTDIR, ENAMETOOLONG."""
-        raise NotImplementedError
+        return lookup.lookup(self._state, parent, name)
 
     def getattr(self, ino: int) -> Steps[Attr]:
-        raise NotImplementedError
+        return lookup.getattr(self._state, ino)
 
     def setattr(
         self,
@@ -78,105 +87,121 @@ class Overlay:
     ) -> Steps[Attr]:
         """None: leave. mode: permission bits only. `now`: the current time for those of atime, mtime that are not None.
         chown clears the set-id bits of a file unless `mode` says otherwise; ctime always moves. EISDIR, EINVAL, EFBIG."""
-        raise NotImplementedError
+        return self._state.steps(
+            attributes.setattr,
+            ino,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            atime_ns=atime_ns,
+            mtime_ns=mtime_ns,
+            now=now,
+        )
 
     def readlink(self, ino: int) -> Steps[bytes]:
         """EINVAL if it is no symbolic link."""
-        raise NotImplementedError
+        return self._state.steps(attributes.readlink, ino)
 
     # -- directories -------------------------------------------------------------------------------------------------
 
     def opendir(self, ino: int) -> Steps[int]:
         """A directory handle for readdir and releasedir. ENOTDIR."""
-        raise NotImplementedError
+        opened = yield from self._state.steps(listing.opendir, ino)
+        handle = self._next_handle
+        self._next_handle += 1
+        self._handles[handle] = opened
+        return handle
 
     def readdir(self, handle: int, after: int, limit: int = 128) -> Steps[list[DirEntry]]:
         """Up to `limit` entries after cookie `after` (0: from the start), . and .. first; an empty list at the end.
         Cookies stay good under any change; a rewound or far-jumped handle works. Nothing is held: call `hold` for
         those entries that the kernel accepted."""
-        raise NotImplementedError
+        return listing.readdir(self._state, self._handles[handle], after, limit)
 
     def releasedir(self, handle: int) -> None:
-        raise NotImplementedError
+        self._handles.pop(handle, None)
 
     # -- contents ----------------------------------------------------------------------------------------------------
 
     def open(self, ino: int, flags: int = 0) -> Steps[None]:
         """Call before reads and writes, and `release` as often. O_TRUNC in `flags` truncates. EROFS for writing in a
         read-only overlay, EISDIR, ELOOP for a symbolic link."""
-        raise NotImplementedError
+        return self._state.steps(contents.open, ino, flags)
 
     def release(self, ino: int) -> None:
-        raise NotImplementedError
+        contents.release(self._state, ino)
 
     def plain(self, ino: int) -> Content | None:
         """The lower's content if `ino` is open and its bytes are exactly those of the lower, else None. A driver may
         then read it directly (clipped to its size) and skip `read`. Ask anew for every read: a write changes it."""
-        raise NotImplementedError
+        opened = self._state.opened.get(ino)
+        return None if opened is None or self._state.is_changed(ino) else opened.content
 
     def read(self, ino: int, offset: int, length: int) -> Steps[Buffer]:
         """Less than `length` bytes only at the end of the file. The buffer may be a view of the store: use it before the
         next operation."""
-        raise NotImplementedError
+        return contents.read(self._state, ino, offset, length)
 
     def write(self, ino: int, offset: int, data: bytes, *, clear_setid: bool = False) -> Steps[int]:
         """All or nothing: the length of `data`, or ENOSPC, EFBIG. `clear_setid`: drop set-user-id and, of executables,
         set-group-id (where the kernel has not done so already)."""
-        raise NotImplementedError
+        return self._state.steps(contents.write, ino, offset, data, clear_setid)
 
     def fsync(self, ino: int | None = None) -> None:
         """Everything about `ino` (None: everything) is safe in the store. May block in a store on disk."""
-        raise NotImplementedError
+        if self._state.store is not None:
+            self._state.store.sync()
 
     # -- making and removing names -------------------------------------------------------------------------------------
 
     def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> Steps[Attr]:
         """open(O_CREAT): a new regular file, opened and held; with an existing name EEXIST if O_EXCL is in `flags`,
         otherwise that file, opened and held."""
-        raise NotImplementedError
+        return self._state.steps(names.create, parent, name, mode, flags, caller)
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Steps[Attr]:
         """File, device, FIFO or socket, held. `mode` with type; the caller's umask is applied here."""
-        raise NotImplementedError
+        return self._state.steps(names.make, parent, name, mode, caller, rdev)
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Steps[Attr]:
-        raise NotImplementedError
+        return self._state.steps(names.make, parent, name, S_IFDIR | mode & 0o7777, caller)
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Steps[Attr]:
-        raise NotImplementedError
+        return self._state.steps(names.make, parent, name, S_IFLNK | 0o777, caller, 0, target)
 
     def link(self, ino: int, parent: int, name: bytes) -> Steps[Attr]:
         """Another name for `ino`, held once more. EPERM for directories, ENOENT for an object without names."""
-        raise NotImplementedError
+        return self._state.steps(names.link, ino, parent, name)
 
     def unlink(self, parent: int, name: bytes) -> Steps[None]:
-        raise NotImplementedError
+        return self._state.steps(names.unlink, parent, name)
 
     def rmdir(self, parent: int, name: bytes) -> Steps[None]:
-        raise NotImplementedError
+        return self._state.steps(names.rmdir, parent, name)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> Steps[None]:
         """flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE; EINVAL for others and for a directory into itself."""
-        raise NotImplementedError
+        return self._state.steps(names.rename, parent, name, new_parent, new_name, flags)
 
     # -- extended attributes -------------------------------------------------------------------------------------------
 
     def listxattr(self, ino: int) -> Steps[list[bytes]]:
-        raise NotImplementedError
+        return self._state.steps(attributes.listxattr, ino)
 
     def getxattr(self, ino: int, name: bytes) -> Steps[bytes]:
         """ENODATA if there is none."""
-        raise NotImplementedError
+        return self._state.steps(attributes.getxattr, ino, name)
 
     def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> Steps[None]:
         """flags: 0, XATTR_CREATE (EEXIST) or XATTR_REPLACE (ENODATA). E2BIG above 64 KiB, ERANGE for long names."""
-        raise NotImplementedError
+        return self._state.steps(attributes.setxattr, ino, name, value, flags)
 
     def removexattr(self, ino: int, name: bytes) -> Steps[None]:
-        raise NotImplementedError
+        return self._state.steps(attributes.removexattr, ino, name)
 
     # -- space -----------------------------------------------------------------------------------------------------------
 
     def statfs(self) -> Steps[Usage]:
         """What the lower uses plus the store's room; free is what the store still takes."""
-        raise NotImplementedError
+        return lookup.statfs(self._state)

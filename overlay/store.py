@@ -1,12 +1,57 @@
-"""Where changes live: the contract between the overlay and its stores (RAM, file)."""
+"""Where changes live: the contract between the overlay and its stores.
 
+Every operation ends in exactly one `commit` of a Change. A commit happens whole or, if it raises, not at all; a store on
+disk makes it survive a crash whole or not at all. The tree itself is always in memory; a store keeps pages and, if it is
+on disk, the changes that rebuild the tree.
+"""
+
+from collections.abc import Sequence
 from typing import Protocol
+
+from overlay.change import Change
+from overlay.pages import Run
+from overlay.tree import Tree
+from overlay.vfs import Buffer
 
 
 class Store(Protocol):
-    """Budget in bytes; see `overlay.ram` for the one in memory."""
-
-    budget: int
+    """Room for pages and the record of changes. Sizes in bytes."""
 
     @property
-    def used(self) -> int: ...
+    def budget(self) -> int:
+        """How much the store may take in all."""
+        ...
+
+    @property
+    def used(self) -> int:
+        """How much it takes now: pages, and the tree where that counts."""
+        ...
+
+    def resize(self, budget: int) -> None:
+        """A new budget, at once. OSError(ENOSPC) if more is in use, or the room cannot be had."""
+        ...
+
+    def load(self, tree: Tree) -> None:
+        """Fills an empty tree with what the store holds, and stays bound to it. Called once, before anything else."""
+        ...
+
+    def commit(self, change: Change) -> None:
+        """Makes the change last, puts its bytes into slots and notes in `change.placed` where they are. Raises
+        OSError(ENOSPC) or another and has done nothing then. The caller applies the change to the tree next."""
+        ...
+
+    def view(self, slot: int, count: int) -> Buffer:
+        """The bytes of `count` slots in a row, good until the next commit."""
+        ...
+
+    def free(self, runs: Sequence[Run]) -> None:
+        """Nothing refers to these slots any more."""
+        ...
+
+    def sync(self) -> None:
+        """All commits so far are safe from now on."""
+        ...
+
+    def close(self) -> None:
+        """After a last sync. Nothing may follow."""
+        ...

@@ -1,0 +1,236 @@
+"""What all operations share: the lower, the changed tree, its store, holds and open files; and the few questions that
+every operation asks (what is behind this name? what are this inode's attributes?)."""
+
+import errno
+import os
+from collections.abc import Callable, Generator
+from stat import S_ISDIR
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from overlay.change import Change, Drop, Name, Put, Unname, White
+from overlay.facts import Facts, Need, Scan
+from overlay.holds import Holds
+from overlay.store import Store
+from overlay.tree import DIRECTORY, NODE, WHITEOUT, Directory, Tree, entry_weight
+from overlay.vfs import Ask, Attr, Content, Lower
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NAME_MAX = 255
+SCAN_LIMIT = 128
+"""Entries per request when a lower directory is searched."""
+
+
+def error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class Found(NamedTuple):
+    """A visible name. own: the overlay's entry, else the lower's."""
+
+    key: bytes
+    name: bytes
+    ino: int
+    own: bool
+
+
+class Open:
+    """An open file. count: opens minus releases. content: the lower's bytes, once they were needed."""
+
+    __slots__ = ("content", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.content: Content | None = None
+
+
+def changed(
+    attr: Attr,
+    now: int,
+    *,
+    links: int = 0,
+    mode: int | None = None,
+    modified: bool = False,
+    size: int | None = None,
+    blocks: int | None = None,
+) -> Attr:
+    """`attr` after a change at `now`: ctime always, mtime if `modified`."""
+    return Attr(
+        attr.ino,
+        attr.mode if mode is None else mode,
+        attr.nlink + links,
+        attr.uid,
+        attr.gid,
+        attr.rdev,
+        attr.size if size is None else size,
+        attr.blocks if blocks is None else blocks,
+        attr.atime_ns,
+        now if modified else attr.mtime_ns,
+        now,
+        attr.btime_ns,
+    )
+
+
+def touched(attr: Attr, now: int, subdirectories: int = 0) -> Attr:
+    """A directory after a change of its entries. A link count of 1 says that nobody counts subdirectories."""
+    return changed(attr, now, modified=True, links=subdirectories if attr.nlink > 1 else 0)
+
+
+class State:
+    """store None: read-only. first_ino: the inode numbers of the lower are below it."""
+
+    def __init__(self, lower: Lower, store: Store | None, clock: Callable[[], int]) -> None:
+        self.lower = lower
+        self.clock = clock
+        self.tree = Tree()
+        self.store: Store | None = None
+        self.holds = Holds()
+        self.opened: dict[int, Open] = {}
+        if store is not None:
+            self.attach(store)
+
+    def attach(self, store: Store) -> None:
+        if self.store is not None:
+            raise OSError(errno.EBUSY, "the overlay is writable already")
+        store.load(self.tree)
+        self.store = store
+
+    def steps(
+        self, operation: Callable[Concatenate["State", Facts, P], T], *arguments: P.args, **options: P.kwargs
+    ) -> Generator[Ask, Any, T]:
+        """A plain operation as Steps: started again with every fact that it turned out to need."""
+        facts = Facts(self.lower)
+        while True:
+            try:
+                return operation(self, facts, *arguments, **options)
+            except Need as need:
+                ask = Ask(need.function, need.arguments)
+            facts.note(ask.function, ask.arguments, (yield ask))
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    def is_lower(self, ino: int) -> bool:
+        return ino < self.tree.first_ino
+
+    def is_changed(self, ino: int) -> bool:
+        """Whether the content of `ino` is not simply the lower's."""
+        node = self.tree.nodes.get(ino)
+        return ino >= self.tree.first_ino or (node is not None and node.body is not None)
+
+    def attr(self, facts: Facts, ino: int) -> Attr:
+        node = self.tree.nodes.get(ino)
+        if node is not None:
+            return node.attr
+        if ino >= self.tree.first_ino:
+            raise error(errno.ESTALE)
+        return facts.getattr(ino)
+
+    def directory_attr(self, facts: Facts, ino: int) -> Attr:
+        attr = self.attr(facts, ino)
+        if not S_ISDIR(attr.mode):
+            raise error(errno.ENOTDIR)
+        return attr
+
+    def find(self, facts: Facts, parent: int, name: bytes) -> Found | None:
+        """What `name` leads to in directory `parent`."""
+        key = self.lower.fold(name)
+        directory = self.tree.directory(parent)
+        if directory is not None:
+            own = directory.added.get(key)
+            if own is not None:
+                return Found(key, own.name, own.ino, True)
+            if directory.opaque or key in directory.whiteouts:
+                return None
+        entry = facts.lookup(parent, name)
+        return None if entry is None else Found(key, entry.name, entry.ino, False)
+
+    def parent(self, facts: Facts, ino: int) -> int:
+        """The directory that holds directory `ino`; the root holds itself."""
+        if ino == self.lower.root:
+            return ino
+        node = self.tree.nodes.get(ino)
+        if node is not None and node.parent:
+            return node.parent
+        return facts.parent(ino)
+
+    def is_inside(self, facts: Facts, ino: int, ancestor: int) -> bool:
+        """Whether directory `ino` is `ancestor` or below it."""
+        seen: set[int] = set()
+        while ino != ancestor:
+            if ino == self.lower.root or ino in seen:
+                return False
+            seen.add(ino)
+            ino = self.parent(facts, ino)
+        return True
+
+    def is_empty(self, facts: Facts, ino: int) -> bool:
+        directory = self.tree.directory(ino)
+        if directory is not None and directory.added:
+            return False
+        if directory is not None and directory.opaque:
+            return True
+        scan = facts.scans.setdefault(ino, Scan())
+        while True:
+            while scan.entries:
+                if not self.is_hidden(directory, scan.entries[-1].name):
+                    return False
+                scan.entries.pop()
+            if scan.started and scan.after is None:
+                return True
+            listing = facts.listing(ino, scan.after, SCAN_LIMIT)
+            scan.started = True
+            scan.entries = list(reversed(listing.entries))
+            scan.after = listing.next
+
+    def is_hidden(self, directory: Directory | None, name: bytes) -> bool:
+        """Whether the lower's entry `name` does not show."""
+        return directory is not None and bool(directory.whiteouts) and self.lower.fold(name) in directory.whiteouts
+
+    # -- changes ---------------------------------------------------------------------------------------------------------
+
+    def require_writable(self) -> Store:
+        if self.store is None:
+            raise error(errno.EROFS)
+        return self.store
+
+    def put(self, change: Change, attr: Attr, parent: int = 0) -> None:
+        if attr.ino not in self.tree.nodes:
+            change.weight += NODE
+            if not self.is_lower(attr.ino) and S_ISDIR(attr.mode):
+                change.weight += DIRECTORY
+        change.items.append(Put(attr, parent))
+
+    def name(self, change: Change, parent: int, key: bytes, name: bytes, ino: int) -> None:
+        change.weight += entry_weight(key, name) + self._delta_weight(parent)
+        change.items.append(Name(parent, key, name, ino))
+
+    def hide(self, change: Change, parent: int, found: Found) -> None:
+        """Takes a visible name away."""
+        if found.own:
+            change.items.append(Unname(parent, found.key))
+        else:
+            change.weight += WHITEOUT + len(found.key) + self._delta_weight(parent)
+            change.items.append(White(parent, found.key))
+
+    def _delta_weight(self, ino: int) -> int:
+        return DIRECTORY if self.tree.directory(ino) is None else 0
+
+    def commit(self, change: Change) -> None:
+        """All of it or, with an exception, nothing."""
+        store = self.require_writable()
+        store.commit(change)
+        tree = self.tree
+        tree.apply(change.items)
+        if change.placed:
+            tree.apply(change.placed)
+        if tree.freed:
+            store.free(tree.freed)
+            tree.freed = []
+
+    def drop(self, ino: int) -> None:
+        """Forgets an object that nobody can reach. Needs no commit: a store that loads again drops it by itself."""
+        self.tree.apply((Drop(ino),))
+        if self.tree.freed and self.store is not None:
+            self.store.free(self.tree.freed)
+            self.tree.freed = []
