@@ -58,7 +58,7 @@ def sparse_image(
     return bytes(out)
 
 
-def info_plist(size: int, band: int, **keys: object) -> bytes:
+def info_plist(size: int, band: int, /, **keys: object) -> bytes:
     info = {
         "CFBundleInfoDictionaryVersion": "6.0",
         "band-size": band,
