@@ -23,6 +23,7 @@ from overlay.vfs import Attr
 _RECORD = 512
 _END = 2 * _RECORD
 _BLOCKING = 10240
+_NAME_ROOM = 100
 _HARD_LINK, _EXTENDED = b"1", b"x"
 _TYPES = {
     stat.S_IFREG: b"0",
@@ -125,9 +126,8 @@ class TarSink:
         """The header of one object, preceded by what does not fit into it."""
         records = dict(extra or {})
         owner = (attr.uid, attr.gid) if self._owners else (0, 0)
-        for keyword, text, room in ((b"path", name, 100), (b"linkpath", link, 100)):
-            if len(text) > room or not text.isascii():
-                records[keyword] = text
+        texts = ((b"path", name), (b"linkpath", link))
+        records |= {keyword: text for keyword, text in texts if len(text) > _NAME_ROOM or not text.isascii()}
         for keyword, number, digits in ((b"uid", owner[0], 7), (b"gid", owner[1], 7), (b"size", size, 11)):
             if number >= 8**digits:
                 records[keyword] = b"%d" % number
@@ -164,7 +164,7 @@ def _packed(
         return b"%0*o\0" % (digits, number if 0 <= number < 8**digits else 0)
 
     fields = (
-        name[:100],
+        name[:_NAME_ROOM],
         octal(mode, 7),
         octal(owner[0], 7),
         octal(owner[1], 7),
@@ -172,7 +172,7 @@ def _packed(
         octal(mtime, 11),
         b" " * 8,
         kind,
-        link[:100],
+        link[:_NAME_ROOM],
         b"ustar\00000",
         b"",
         b"",

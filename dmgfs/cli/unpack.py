@@ -11,7 +11,7 @@ Rules that hold here:
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class FolderSink:
             os.close(self._root)
 
     def warnings(self) -> list[str]:
-        return [f"{what}: {count}" for what, count in self._lost.items()]
+        return [f"not extracted: {what}: {count}" for what, count in self._lost.items()]
 
     def put(self, item: Item, progress: Progress) -> None:
         if not item.path or item.path in self._folders:
@@ -175,18 +175,26 @@ class FolderSink:
         if self._xattrs:
             self._set_xattrs(item, descriptor)
         if self._owners:
-            os.fchown(descriptor, attr.uid, attr.gid)
-        os.fchmod(descriptor, self._mode(attr))
-        os.utime(descriptor, ns=(attr.atime_ns, attr.mtime_ns))
+            self._attempt("owners", lambda: os.fchown(descriptor, attr.uid, attr.gid))
+        self._attempt("modes", lambda: os.fchmod(descriptor, self._mode(attr)))
+        self._attempt("dates", lambda: os.utime(descriptor, ns=(attr.atime_ns, attr.mtime_ns)))
 
     def _finish_name(self, attr: Attr, name: bytes, folder: int) -> None:
         """The same for what cannot be opened: links, devices, pipes."""
+        at = {"dir_fd": folder, "follow_symlinks": False}
         if self._owners:
-            os.chown(name, attr.uid, attr.gid, dir_fd=folder, follow_symlinks=False)
+            self._attempt("owners", lambda: os.chown(name, attr.uid, attr.gid, **at))
         if not stat.S_ISLNK(attr.mode):
-            # Made a moment ago with O_EXCL semantics by mknod, so the name is no link.
-            os.chmod(name, self._mode(attr), dir_fd=folder)
-        os.utime(name, ns=(attr.atime_ns, attr.mtime_ns), dir_fd=folder, follow_symlinks=False)
+            # mknod made the name a moment ago and fails where there is one, so it is no link.
+            self._attempt("modes", lambda: os.chmod(name, self._mode(attr), dir_fd=folder))
+        self._attempt("dates", lambda: os.utime(name, ns=(attr.atime_ns, attr.mtime_ns), **at))
+
+    def _attempt(self, what: str, change: Callable[[], None]) -> None:
+        """What the target's file system has no room for is no reason to give up the contents."""
+        try:
+            change()
+        except OSError as error:
+            self._lose(f"{what} that the target refused ({error.strerror})")
 
     def _mode(self, attr: Attr) -> int:
         """Without its owner a file must not run as somebody else."""
@@ -203,9 +211,11 @@ class FolderSink:
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.ENOSPC, errno.ERANGE, errno.E2BIG, errno.EPERM):
                     raise
-                self._lose(f"extended attributes left out that the target cannot hold ({error.strerror})")
+                self._lose(f"extended attributes that the target refused ({error.strerror})")
         if stat.S_ISREG(item.attr.mode) and self._tree.resource_is_large(item.ino):
-            self._lose("resource forks over 64 KiB left out (`dmgfs cat IMAGE FILE/..namedfork/rsrc` reads them)")
+            self._lose(
+                "resource forks over 64 KiB, which are no attributes (`dmgfs cat IMAGE FILE/..namedfork/rsrc` has them)"
+            )
 
     def _lose(self, what: str) -> None:
         self._lost[what] = self._lost.get(what, 0) + 1

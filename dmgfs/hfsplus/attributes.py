@@ -63,7 +63,7 @@ class Attributes:
         total_blocks: int,
         cache: ChunkCache[Any],
     ) -> None:
-        self._tree: BTree[AttributeTreeKey] = BTree(tree, LAYER, read_keys, cache)
+        self.tree: BTree[AttributeTreeKey] = BTree(tree, LAYER, read_keys, cache)
         self._block_size = block_size
         self._lay_out: Callable[[Sequence[tuple[int, int]]], RunSource] = lambda extents: lay_out(
             volume, block_size, extents, total_blocks
@@ -74,7 +74,7 @@ class Attributes:
         encoded = encode(name)
         if len(encoded) > 2 * MAX_NAME_UNITS:
             return None
-        place = self._tree.find((file_id, encoded, 0))
+        place = self.tree.find((file_id, encoded, 0))
         if place is None:
             return None
         leaf, index = place
@@ -127,13 +127,13 @@ class Attributes:
     def _next(self, leaf: AttributeLeaf, index: int) -> tuple[AttributeLeaf, int] | None:
         if index + 1 < leaf.count:
             return leaf, index + 1
-        following = self._tree.following(leaf)
+        following = self.tree.following(leaf)
         return None if following is None else (following, 0)
 
     def names(self, file_id: int) -> list[str]:
         """The names of a file's attributes in the tree's order, the first MAX_NAMES of them."""
         names: list[str] = []
-        place = self._tree.seek((file_id, b"", 0), beyond=False)
+        place = self.tree.seek((file_id, b"", 0), beyond=False)
         while place is not None and len(names) < MAX_NAMES:
             leaf, index = place
             owner, name, start_block = leaf.keys[index]

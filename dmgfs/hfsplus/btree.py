@@ -213,7 +213,7 @@ class BTree(Generic[K]):
             raise self._corrupt(f"node {number}", "keys out of order", place)
         return TreeNode(number, height, flink, data, starts, keys)
 
-    def _child(self, node: TreeNode[K], index: int) -> int:
+    def child(self, node: TreeNode[K], index: int) -> int:
         """The node that record `index` of an index node leads to."""
         start = node.offsets[index]
         data = node.data
@@ -241,7 +241,7 @@ class BTree(Generic[K]):
             index = bisect_right(node.keys, key) - 1
             if index < 0:
                 return None
-            number = self._child(node, index)
+            number = self.child(node, index)
         return self.node(number, 1)
 
     def find(self, key: K) -> tuple[TreeNode[K], int] | None:
@@ -269,7 +269,7 @@ class BTree(Generic[K]):
         if number == 0:
             return None
         for height in range(self.header.depth, 1, -1):
-            number = self._child(self.node(number, height), 0)
+            number = self.child(self.node(number, height), 0)
         return self.node(number, 1)
 
     def following(self, leaf: TreeNode[K]) -> TreeNode[K] | None:

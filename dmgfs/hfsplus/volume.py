@@ -15,6 +15,7 @@ from dmgfs.cache import ChunkCache
 from dmgfs.errors import CorruptImage, NotAnImage
 from dmgfs.hfsplus import decmpfs, journal
 from dmgfs.hfsplus.attributes import DECMPFS, Attributes, AttributesOf
+from dmgfs.hfsplus.btree import BTree
 from dmgfs.hfsplus.catalog import Catalog, Leaf, Thread, Unfinished
 from dmgfs.hfsplus.extents import Extents
 from dmgfs.hfsplus.header import EPOCH, Fork, Header, read_header, unwrap
@@ -172,6 +173,11 @@ class HfsPlusVolume:
 
     def fold(self, name: str) -> bytes:
         return self._catalog.folding(encode(decompose(name)))
+
+    def trees(self) -> list[BTree[Any]]:
+        """The volume's B-trees, those that could be opened: for checking them as a whole."""
+        attributes = self._attributes.tree if self._attributes is not None else None
+        return [tree for tree in (self._catalog.tree, self._extents.overflow, attributes) if tree is not None]
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
