@@ -26,6 +26,9 @@ NAME_MAX = 3 * 255 + 16
 UNKNOWN_OWNER = 99
 """HFS+'s "whoever looks at it"."""
 
+LINUX_DRIVER = "H+Lx"
+"""What the Linux driver writes as the implementation that last mounted a volume."""
+
 LINK_TARGET_MAX = 4095
 XATTR_NAME_MAX = 255
 XATTR_VALUE_MAX = 64 << 10
@@ -35,6 +38,13 @@ RESOURCE_FORK = "com.apple.ResourceFork"
 PRIVATE_PREFIX = "com.apple.system."
 
 NANOSECONDS = 10**9
+
+
+def device_number(special: int, last_mounted_by: str) -> int:
+    """st_rdev of a device node: Darwin has 8 bits of major number and 24 of minor, the Linux driver stores Linux's own
+    12 and 20. Nothing in a record tells them apart; the Linux driver, too, reads all nodes its own way."""
+    bits = 20 if last_mounted_by == LINUX_DRIVER else 24
+    return os.makedev(special >> bits, special & (1 << bits) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ class VolumeLower:
             nlink=self._nlink(node, kind),
             uid=uid,
             gid=gid,
-            rdev=os.makedev(node.special >> 24 & 0xFF, node.special & 0xFFFFFF) if is_device else 0,
+            rdev=device_number(node.special, self._volume.info.last_mounted_by) if is_device else 0,
             size=self._size(node, kind),
             blocks=self._blocks(node, kind),
             atime_ns=accessed * NANOSECONDS,
