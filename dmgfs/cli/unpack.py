@@ -181,13 +181,13 @@ class FolderSink:
 
     def _finish_name(self, attr: Attr, name: bytes, folder: int) -> None:
         """The same for what cannot be opened: links, devices, pipes."""
-        at = {"dir_fd": folder, "follow_symlinks": False}
+        times = (attr.atime_ns, attr.mtime_ns)
         if self._owners:
-            self._attempt("owners", lambda: os.chown(name, attr.uid, attr.gid, **at))
+            self._attempt("owners", lambda: os.chown(name, attr.uid, attr.gid, dir_fd=folder, follow_symlinks=False))
         if not stat.S_ISLNK(attr.mode):
             # mknod made the name a moment ago and fails where there is one, so it is no link.
             self._attempt("modes", lambda: os.chmod(name, self._mode(attr), dir_fd=folder))
-        self._attempt("dates", lambda: os.utime(name, ns=(attr.atime_ns, attr.mtime_ns), **at))
+        self._attempt("dates", lambda: os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False))
 
     def _attempt(self, what: str, change: Callable[[], None]) -> None:
         """What the target's file system has no room for is no reason to give up the contents."""
