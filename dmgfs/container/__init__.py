@@ -103,7 +103,7 @@ def _open_plain(source: ByteSource, path: Path | None, cache: ChunkCache[Any]) -
 
         return sparseimage.open_sparseimage(source, path)
     raw.refuse_asif(source)
-    if _tail(source, 512)[:4] == b"koly" or _head(source, 4) == b"koly":
+    if source.size >= 512 and (_tail(source, 512)[:4] == b"koly" or _head(source, 4) == b"koly"):
         from dmgfs.container import udif
 
         return udif.open_udif(source, path=path, cache=cache)

@@ -11,13 +11,11 @@ from dmgfs.container.resourcefork import LAYER, Resource
 from dmgfs.container.structs import (
     COMMENT,
     MISH_SIZE,
-    NAME_OF,
     RUN,
     RUN_SIZE,
     SECTOR,
     TERMINATOR,
     Mish,
-    type_name,
 )
 from dmgfs.errors import CorruptImage, Unsupported
 
@@ -85,8 +83,6 @@ class BlockTable:
                     f"{self.title}: run {number}",
                     f"covers sectors {start} to {start + sectors}, the table has {self.sectors}",
                 )
-            if kind not in NAME_OF and len(self.warnings) < 8:
-                self.warnings.append(f"{self.title}: run {number} is of unknown {type_name(kind)}")
         if entries:
             self.warnings.append(f"{self.title} has no terminator")
         return entries

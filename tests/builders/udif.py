@@ -31,6 +31,7 @@ TYPES = {
     "comment": 0x7FFFFFFE,
 }
 TERMINATOR = 0xFFFFFFFF
+PACKED = ("adc", "zlib", "bzip2", "lzfse", "xz")
 _HASHES = {4: "md5", 6: "sha1", 7: "sha256", 8: "sha384", 9: "sha512"}
 
 _KOLY = (
@@ -64,7 +65,7 @@ class Piece:
             return self.packed
         if isinstance(self.content, int):
             return b""
-        return self.content if self.codec == "raw" else pack(self.codec, self.content)
+        return pack(self.codec, self.content) if self.codec in PACKED else self.content
 
 
 @dataclass
@@ -235,7 +236,8 @@ def _lay_out(
             }
         }
         if how["plist"]:
-            tree = how["plist"](tree) or tree
+            changed = how["plist"](tree)
+            tree = tree if changed is None else changed
         text = plistlib.dumps(tree) if isinstance(tree, dict) else tree
         text = how["xml"](text) if how["xml"] else text
         fields["XMLOffset"], fields["XMLLength"] = skip + len(body), len(text)
