@@ -101,8 +101,8 @@ class Volume(Protocol):
         ...
 
     def find(self, parent: int, name: str) -> Node | None:
-        """The child that the volume's own comparison finds. `name` as stored or as typed (composed): stored form of it
-        first, then as it is."""
+        """The child that the volume's own comparison finds. `name` as stored or as typed (composed): as it is first, then
+        in the form in which the volume would store it. So of two names that differ in that only, both can be found."""
         ...
 
     def children(self, parent: int, after: Hashable | None, limit: int) -> Page:

@@ -193,9 +193,10 @@ class HfsPlusVolume:
         return leaf, index
 
     def find(self, parent: int, name: str) -> Node | None:
-        stored = decompose(name)
-        node = self._find(parent, stored)
-        return self._find(parent, name) if node is None and stored != name else node
+        node = self._find(parent, name)
+        if node is None and (stored := decompose(name)) != name:
+            node = self._find(parent, stored)
+        return node
 
     def _find(self, parent: int, name: str) -> Node | None:
         encoded = encode(name)
