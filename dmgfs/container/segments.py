@@ -2,6 +2,7 @@
 fork. The names of the others are made from the name of the first and looked for beside it; nothing is followed elsewhere.
 """
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,16 @@ def part_names(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}.{number:03d}.dmgpart") for number in range(2, count + 1)]
 
 
+def refuse_part(koly: Fields) -> None:
+    """Raises CorruptImage if the trailer belongs to a later segment, which has no block tables."""
+    if koly.SegmentCount > 1 and koly.SegmentNumber != 1:
+        raise CorruptImage(
+            LAYER,
+            "segments",
+            f"this is segment {koly.SegmentNumber} of {koly.SegmentCount}: open the first one, the .dmg file",
+        )
+
+
 def open_segments(
     first: Segment, read: Callable[[ByteSource, Path], Segment], closers: list[Callable[[], None]]
 ) -> list[Segment]:
@@ -44,12 +55,6 @@ def open_segments(
         raise Unsupported(
             "a segmented image inside another container", "copy all of its segments out and open the first"
         )
-    if first.koly.SegmentNumber != 1:
-        raise CorruptImage(
-            LAYER,
-            "segments",
-            f"this is segment {first.koly.SegmentNumber} of {count}: open the first one, the .dmg file",
-        )
     names = part_names(first.path, count)
     missing = [name.name for name in names if not name.is_file()]
     if missing:
@@ -59,7 +64,12 @@ def open_segments(
         )
     segments = [first]
     for number, name in enumerate(names, 2):
-        file = FileSource(name, follow=False)
+        try:
+            file = FileSource(name, follow=False)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise CorruptImage(LAYER, "segments", f"{name.name} is a symbolic link, which is not followed") from None
         closers.append(file.close)
         segment = read(file, name)
         koly = segment.koly

@@ -26,7 +26,7 @@ from dmgfs.container.resourcefork import (
     resources_of_fork,
     resources_of_xml,
 )
-from dmgfs.container.segments import Segment, join, open_segments
+from dmgfs.container.segments import Segment, join, open_segments, refuse_part
 from dmgfs.container.structs import KOLY_SIZE, Koly
 from dmgfs.container.udifdisk import MOST_EXPANDED, UdifDisk
 from dmgfs.errors import CorruptImage, Unsupported
@@ -79,6 +79,7 @@ def open_udif(
     closers: list[Callable[[], None]] = []
     try:
         trailer = read_trailer(source)
+        refuse_part(trailer.koly)
         resources = _resources(source, trailer)
         tables = [BlockTable(number, resource) for number, resource in enumerate(_tables(resources))]
         segments = [Segment(path, trailer.koly, _fork(source, trailer))]
