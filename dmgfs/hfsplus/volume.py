@@ -116,6 +116,8 @@ class HfsPlusVolume:
         self._catalog.links_folder = self._links.files_folder
         self._catalog.folder_links_folder = self._links.folders_folder
         self._hidden: frozenset[int] = frozenset() if show_private else self._private_items()
+        private = {self._links.files_folder, self._links.folders_folder}
+        self._hidden_folders = len(private & self._hidden)
         self._info = self._describe(decode(root_name), journal_status)
 
     def _open_attributes(self, source: ByteSource, nodes: ChunkCache[Any]) -> Attributes:
@@ -182,7 +184,10 @@ class HfsPlusVolume:
     # -- objects -------------------------------------------------------------------------------------------------------
 
     def node(self, cnid: int) -> Node:
-        return self._finished(*self._record(cnid))
+        node = self._finished(*self._record(cnid))
+        if cnid == ROOT_FOLDER and node.folders is not None:
+            return node._replace(folders=max(0, node.folders - self._hidden_folders))
+        return node
 
     def _record(self, cnid: int) -> tuple[Leaf, int]:
         """The catalog record with this number."""
