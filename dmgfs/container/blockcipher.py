@@ -3,7 +3,7 @@ HMAC-SHA1(iv key, number of the block as a big-endian u32) cut to 16 bytes.
 
 One decryptor per block costs 3 µs, which is 110 MB/s with blocks of 512 bytes. CBC chains through the ciphertext, so an IV
 put *into* the ciphertext in front of its block acts as that block's IV, and decrypts to 16 bytes to be thrown away: one
-call decrypts a whole span, 4 times as fast for small blocks. What then remains is two SHA-1 compressions per block.
+call decrypts a whole span, 3.5 times as fast for small blocks. What then remains is two SHA-1 compressions per block.
 
 Rules that hold here: `cryptography` is imported when a cipher is made, never by importing this file, and never later than
 that; a BlockCipher does not change and may be used from any thread.
@@ -36,22 +36,19 @@ class BlockCipher:
         self._outer = hashlib.sha1(bytes(byte ^ 0x5C for byte in padded), usedforsecurity=False)
         self._cipher = Cipher(algorithms.AES(key), modes.CBC(bytes(AES_BLOCK)))
 
-    def initialisation_vector(self, block: int) -> bytes:
-        """The 16-byte IV of block number `block`, which must be below 2^32."""
-        inner = self._inner.copy()
-        inner.update(_number(block))
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()[:AES_BLOCK]
-
     def decrypt(self, first_block: int, ciphertext: Buffer) -> bytes:
         """Plaintext of the blocks from number `first_block` on, as long as `ciphertext`: whole blocks, but the last may
-        be any multiple of 16 bytes."""
+        be any multiple of 16 bytes. Block numbers must stay below 2^32."""
         size = self.block_size
         view = memoryview(ciphertext)
+        copy_inner, copy_outer = self._inner.copy, self._outer.copy
         chain: list[Buffer] = []
         for block, start in enumerate(range(0, len(view), size), first_block):
-            chain.append(self.initialisation_vector(block))
+            inner = copy_inner()
+            inner.update(_number(block))
+            outer = copy_outer()
+            outer.update(inner.digest())
+            chain.append(outer.digest()[:AES_BLOCK])  # the block's IV
             chain.append(view[start : start + size])
         plain = memoryview(self._cipher.decryptor().update(b"".join(chain)))
         return b"".join([plain[start : start + size] for start in range(AES_BLOCK, len(plain), AES_BLOCK + size)])
