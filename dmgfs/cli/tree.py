@@ -71,11 +71,11 @@ class Tree:
         while todo:
             part = todo.pop(0)
             here = trail[-1]
+            if not here.is_folder:
+                raise _failure(errno.ENOTDIR, path)
             if part == b"..":
                 del trail[max(1, len(trail) - 1) :]
                 continue
-            if not here.is_folder:
-                raise _failure(errno.ENOTDIR, path)
             entry = self.lower.lookup(here.ino, part)
             if entry is None:
                 raise _failure(errno.ENOENT, path)

@@ -1,0 +1,7 @@
+"""`python -m dmgfs` is the command `dmgfs`."""
+
+import sys
+
+from dmgfs.cli import main
+
+sys.exit(main())
