@@ -63,7 +63,7 @@ class Page(NamedTuple):
 
 class VolumeInfo(NamedTuple):
     """For `dmgfs info` and statfs. kind: "HFS+", "HFSX", "HFS". journal: None, "clean", "dirty", "replayed", "empty",
-    "external". id: 64-bit volume identifier as 16 hex digits, "" where there is none."""
+    "external", "ignored" (unreadable). id: 64-bit volume identifier as 16 hex digits, "" where there is none."""
 
     kind: str
     name: str
