@@ -48,8 +48,8 @@ def open(state: State, facts: Facts, ino: int, flags: int) -> None:
     if flags & os.O_TRUNC and S_ISREG(attr.mode):
         change = Change(removing=True)
         blocks = truncate(state, attr, 0, change)
-        mode = cleared_setid(attr.mode)
-        state.put(change, changed(attr, state.clock(), modified=True, mode=mode, size=0, blocks=blocks))
+        # Set-id bits: whether they go depends on who asks, which the kernel knows; it sends a chmod if they must.
+        state.put(change, changed(attr, state.clock(), modified=True, size=0, blocks=blocks))
         state.commit(change)
     opened = state.opened.setdefault(ino, Open())
     opened.count += 1
@@ -80,7 +80,8 @@ def read(state: State, ino: int, offset: int, length: int) -> Steps[Buffer]:
         if length <= 0:
             return b""
         data: Buffer = yield Ask(content.read, (offset, length))
-        return data
+        if not state.is_changed(ino):
+            return data
     return (yield from state.steps(_read_changed, ino, offset, length))
 
 

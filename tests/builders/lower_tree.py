@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR
+from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
 
 from overlay.vfs import Attr, Entry, Listing, Usage
 
@@ -31,8 +31,8 @@ class Bytes:
         self.reads: list[tuple[int, int]] = []
 
     def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset
-        assert 0 < length
+        assert offset >= 0
+        assert length > 0
         assert offset + length <= self.size
         self.reads.append((offset, length))
         return self._data[offset : offset + length]
@@ -129,6 +129,7 @@ class LowerTree:
 
     def open(self, ino: int) -> Bytes:
         thing = self._thing(ino, "open")
+        assert S_ISREG(thing.attr.mode)
         if ino not in self.contents:
             self.contents[ino] = Bytes(thing.data)
         return self.contents[ino]

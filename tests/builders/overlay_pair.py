@@ -1,0 +1,244 @@
+"""An overlay and its model side by side: every operation is done on both and must end alike, also when it was suspended
+at a question to the lower while others ran. `compare` looks at everything there is.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+from typing import Any
+
+from builders.lower_tree import LowerTree
+from builders.overlay_model import Model
+from overlay.overlay import Overlay
+from overlay.pages import is_stored
+from overlay.ram import RamStore
+from overlay.store import Store
+from overlay.tree import File
+from overlay.vfs import Ask, Steps, run
+
+
+@dataclass
+class Caller:
+    umask: int = 0o022
+    uid: int = 5
+    gid: int = 7
+    pid: int = 1
+
+
+class Pair:
+    """now: the clock of both. `call` is an operation at once; `start` begins one, `Pending.go` moves it on."""
+
+    def __init__(self, lower: LowerTree, store: Store | None = None) -> None:
+        self.lower = lower
+        self.before = lower.checksum()
+        self.model = Model(lower)
+        self.now = 1 << 60
+        self.store = store if store is not None else RamStore(1 << 28)
+        self.overlay = Overlay(lower, self.store, clock=lambda: self.now)
+        self.opened: dict[int, int] = {}
+        self.refused = 0
+
+    # -- one operation on both -----------------------------------------------------------------------------------------
+
+    def _steps(self, operation: str, arguments: tuple[Any, ...]) -> Steps[Any]:
+        overlay = self.overlay
+        match operation:
+            case "create":
+                parent, name, mode, umask = arguments
+                return overlay.mknod(parent, name, mode, 0, Caller(umask))
+            case "mknod":
+                parent, name, mode, rdev, umask = arguments
+                return overlay.mknod(parent, name, mode, rdev, Caller(umask))
+            case "mkdir":
+                parent, name, mode, umask = arguments
+                return overlay.mkdir(parent, name, mode, Caller(umask))
+            case "symlink":
+                return overlay.symlink(*arguments, Caller())
+            case "write":
+                *most, clear = arguments
+                return overlay.write(*most, clear_setid=clear)
+            case "truncate":
+                return overlay.setattr(arguments[0], size=arguments[1])
+            case "chmod":
+                return overlay.setattr(arguments[0], mode=arguments[1])
+            case "chown":
+                return overlay.setattr(arguments[0], uid=arguments[1], gid=arguments[2])
+            case "utimens":
+                return overlay.setattr(arguments[0], atime_ns=arguments[1], mtime_ns=arguments[2])
+        steps: Steps[Any] = getattr(overlay, operation)(*arguments)
+        return steps
+
+    @staticmethod
+    def _plain(operation: str, result: Any) -> Any:
+        """The overlay's answer in the words of the model."""
+        if operation == "lookup":
+            return result.name, result.ino
+        if operation in ("create", "mknod", "mkdir", "symlink", "link"):
+            return result.ino
+        if operation == "read":
+            return bytes(result)
+        if operation == "listxattr":
+            assert len(set(result)) == len(result)
+            return set(result)
+        if operation in ("truncate", "chmod", "chown", "utimens"):
+            return None
+        return result
+
+    def finish(self, operation: str, arguments: tuple[Any, ...], result: Any) -> Any:
+        """The overlay has ended with `result` (an OSError if it failed): the model must say the same."""
+        if isinstance(result, OSError) and result.errno == errno.ENOSPC:
+            self.refused += 1
+            return result
+        try:
+            expected = getattr(self.model, operation)(*arguments)
+        except OSError as failure:
+            expected = failure
+        if isinstance(expected, OSError) or isinstance(result, OSError):
+            seen = result.errno if isinstance(result, OSError) else result
+            wanted = expected.errno if isinstance(expected, OSError) else expected
+            assert seen == wanted, f"{operation}{arguments}: {seen} instead of {wanted}"
+            return result
+        result = self._plain(operation, result)
+        assert result == expected, f"{operation}{arguments}: {result!r} instead of {expected!r}"
+        return result
+
+    def tick(self) -> None:
+        self.now += 1
+        self.model.now = self.now
+
+    def call(self, operation: str, *arguments: Any) -> Any:
+        self.tick()
+        result: Any
+        try:
+            result = run(self._steps(operation, arguments))
+        except OSError as failure:
+            result = failure
+        return self.finish(operation, arguments, result)
+
+    def start(self, operation: str, *arguments: Any) -> "Pending":
+        return Pending(self, operation, arguments)
+
+    def forget(self, ino: int, count: int) -> None:
+        self.overlay.forget(ino, count)
+        self.model.forget(ino, count)
+
+    # -- everything ----------------------------------------------------------------------------------------------------
+
+    def list(self, ino: int, limit: int = 100) -> dict[bytes, Any]:
+        handle = run(self.overlay.opendir(ino))
+        entries: dict[bytes, Any] = {}
+        after = 0
+        while part := run(self.overlay.readdir(handle, after, limit)):
+            assert len(part) <= max(limit, 2)
+            for entry in part:
+                assert entry.next > after
+                after = entry.next
+                assert entry.name not in entries
+                entries[entry.name] = entry
+        self.overlay.releasedir(handle)
+        return entries
+
+    def compare(self, limit: int = 100) -> None:
+        model = self.model
+        for ino, thing in model.things.items():
+            attr = run(self.overlay.getattr(ino))
+            assert attr.ino == ino
+            assert (attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev) == (
+                thing.mode, thing.nlink, thing.uid, thing.gid, thing.rdev,
+            ), f"inode {ino}"  # fmt: skip
+            assert (attr.atime_ns, attr.mtime_ns, attr.ctime_ns) == (thing.atime, thing.mtime, thing.ctime), (
+                f"inode {ino}"
+            )
+            names = run(self.overlay.listxattr(ino))
+            assert {name: run(self.overlay.getxattr(ino, name)) for name in names} == thing.xattrs
+            if S_ISDIR(thing.mode):
+                self._compare_directory(ino, limit)
+            elif S_ISLNK(thing.mode):
+                assert run(self.overlay.readlink(ino)) == thing.target
+            elif S_ISREG(thing.mode):
+                assert attr.size == len(thing.data)
+                assert attr.blocks * 512 <= (attr.size + 4095) // 4096 * 4096
+                data = bytes(run(self.overlay.read(ino, 0, attr.size + 10)))
+                assert data == thing.data, f"inode {ino}: content differs"
+        self.audit()
+
+    def _compare_directory(self, ino: int, limit: int) -> None:
+        thing = self.model.things[ino]
+        entries = self.list(ino, limit)
+        assert entries.pop(b".").ino == ino
+        above = entries.pop(b"..")
+        if thing.nlink:
+            assert above.ino == thing.parent
+        assert {(name, entry.ino) for name, entry in entries.items()} == set(thing.children.values())
+        for name, entry in entries.items():
+            assert entry.attr == run(self.overlay.getattr(entry.ino)), name
+            assert entry.type == entry.attr.mode & 0o170000
+
+    def audit(self) -> None:
+        """The books: weights, slots, and the lower as it was."""
+        tree = self.overlay._state.tree
+        assert tree.weight == tree.weigh()
+        assert not tree.freed
+        slots: set[int] = set()
+        for node in tree.nodes.values():
+            if isinstance(node.body, File) and node.body.pages is not None:
+                stored = 0
+                for run_ in node.body.pages.walk():
+                    if is_stored(run_.slot):
+                        stored += run_.length
+                        more = set(range(run_.slot, run_.slot + run_.length))
+                        assert not more & slots
+                        slots |= more
+                assert stored == node.body.pages.stored
+        if isinstance(self.store, RamStore):
+            assert self.store._pages == len(slots)
+            free = {slot for first, length in self.store._slots.extents() for slot in range(first, first + length)}
+            stale = {slot for _, first, length in self.store._stale for slot in range(first, first + length)}
+            assert not free & slots
+            assert not stale & (slots | free)
+            assert len(slots) + len(free) + len(stale) == len(self.store._segments) * 16383
+            assert self.store.used <= self.store.budget
+        assert set(tree.nodes) <= set(self.model.things)
+
+    def end(self) -> None:
+        self.compare()
+        assert self.lower.checksum() == self.before
+
+
+class Pending:
+    """An operation that waits for the lower. It takes effect when its last answer has come."""
+
+    def __init__(self, pair: Pair, operation: str, arguments: tuple[Any, ...]) -> None:
+        self.pair = pair
+        self.operation = operation
+        self.arguments = arguments
+        self.steps = pair._steps(operation, arguments)
+        self.ask: Ask | None = None
+        self.done = False
+        self._advance(lambda: next(self.steps))
+
+    def _advance(self, resume: Callable[[], Ask]) -> None:
+        self.pair.tick()
+        result: Any
+        try:
+            self.ask = resume()
+            return
+        except StopIteration as end:
+            result = end.value
+        except OSError as failure:
+            result = failure
+        self.done = True
+        self.pair.finish(self.operation, self.arguments, result)
+
+    def go(self) -> None:
+        """One answer of the lower."""
+        assert self.ask is not None
+        answer: Any
+        try:
+            answer = self.ask.function(*self.ask.arguments)
+            resume = self.steps.send
+        except OSError as failure:
+            answer = failure
+            resume = self.steps.throw
+        self._advance(lambda: resume(answer))
