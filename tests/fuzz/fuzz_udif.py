@@ -44,7 +44,7 @@ def seeds() -> list[bytes]:
     content = bytes(range(256)) * 8
     pieces = [Piece(codec, content) for codec in ("raw", "adc", "zlib", "bzip2", "lzfse", "xz")]
     pieces += [Piece("comment", 0), Piece("zero", 3), Piece("ignore", 5)]
-    tables = [Table("a", pieces[:4], data_offset=7), Table("b", pieces[4:])]
+    tables = [Table("a", pieces[:4]), Table("b", pieces[4:], data_offset=7)]
     return [
         build(tables).bytes,
         build(tables, tables_in="fork", prefix=bytes(128)).bytes,
