@@ -158,6 +158,8 @@ class AttributesOf(Mapping[str, ByteSource]):
         if self._attributes is not None and name not in self._hidden:
             value = self._attributes.get(self._file_id, name)
         if value is None:
+            if name in self._names():
+                raise CorruptImage(LAYER, f"attribute {name!r} of object {self._file_id}", "listed, and not found")
             raise KeyError(name)
         return value
 

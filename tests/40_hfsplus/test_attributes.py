@@ -208,3 +208,20 @@ def test_only_regular_files_are_compressed() -> None:
     cnid = builder.file(ROOT, "link", b"target", mode=0o120755, flags=0x20)
     volume = opened(builder.build().data)
     assert whole(volume.data(volume.node(cnid))) == b"target"
+
+
+def test_what_is_listed_and_cannot_be_found_is_damage_and_not_absence() -> None:
+    builder = HfsPlusBuilder(records_per_node=2)
+    cnid = builder.file(ROOT, "file", attributes=dict.fromkeys("abcd", b"value"))
+    image = builder.build()
+    assert image.attributes is not None
+    root = image.get(image.attributes.node(0) + 16, ">I")
+    image.patch(
+        image.record(image.attributes, root, 1) + 14, ">H", ord("d")
+    )  # the index says that leaf begins with d
+    volume = opened(image.data)
+    found = volume.attributes(volume.node(cnid))
+    assert list(found) == ["a", "b", "c", "d"]
+    assert whole(found["d"]) == b"value"
+    with pytest.raises(CorruptImage, match="listed, and not found"):
+        found["c"]
