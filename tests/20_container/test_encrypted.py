@@ -71,6 +71,18 @@ def test_real_aes128_image_without_its_passphrase(corpus_image) -> None:
         open_container(image, passphrase=lambda: b"not this", cache=ChunkCache(1 << 20))
 
 
+@pytest.mark.corpus
+@pytest.mark.parametrize("make", [encrypt_v1, encrypt_v2])
+def test_a_real_udif_encrypted_here_holds_the_same_disk(corpus_image, make: Callable[..., bytes]) -> None:
+    plain = corpus_image("citruz_dmgwiz__input_zlib.dmg").read_bytes()
+    disks = []
+    for image in (plain, make(plain, bits=256)):
+        container = open_source(MemorySource(image), passphrase=lambda: PASSPHRASE, cache=ChunkCache(1 << 22))
+        assert container.kind == "UDIF"
+        disks.append(hashlib.sha256(container.disk.read(0, container.disk.size)).digest())
+    assert disks[0] == disks[1]
+
+
 def test_block_cipher_agrees_with_openssl_called_once_per_block(tmp_path: Path) -> None:
     keys = Keys(256, 512)
     cipher = BlockCipher(keys.aes, keys.mac, 512)
@@ -326,7 +338,7 @@ def test_the_work_of_all_keys_together_is_bounded() -> None:
 def test_flipped_bits_and_cuts_end_in_our_errors(make: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encrypted, "MOST_ITERATIONS", 1000)  # a flipped count must not make the test wait
     image = make(DISK[:600], block=512)
-    header = range(2048, 2048 + 180) if make is encrypt_v2 else range(len(image) - 1276, len(image))
+    header = range(0x60, 0x60 + 180) if make is encrypt_v2 else range(len(image) - 1276, len(image))
     places = [*header, *range(100)]
     for place in places:
         damaged = bytearray(image)

@@ -99,12 +99,12 @@ def header_v2(keys: Keys, length: int, blobs: list[tuple[int, bytes]], *, offset
         fields.get("data_offset", offset),
         fields.get("count", len(blobs)),
     )
-    items, records, at = b"", b"", 2048
+    items, records, at = b"", b"", len(head) + 20 * len(blobs)  # as Apple: right behind the items
     for kind, record in blobs:
         items += struct.pack(">IQQ", kind, fields.get("item_offset", at), fields.get("item_length", len(record)))
         records += record
         at += len(record)
-    return ((head + items).ljust(2048, b"\0") + records).ljust(offset, b"\0")
+    return (head + items + records).ljust(offset, b"\0")
 
 
 def encrypt_v2(
