@@ -54,8 +54,9 @@ def _sink(tree: Tree, args: argparse.Namespace) -> "Sink":
         return FolderSink(tree, args.directory, owners=owners, xattrs=not args.no_xattrs, force=args.force)
     from dmgfs.cli.tarstream import TarSink
 
-    output = sys.stdout.buffer if args.tar == "-" else open(args.tar, "wb")  # noqa: SIM115
-    return TarSink(tree, output, owners=not args.no_owners, xattrs=not args.no_xattrs)
+    to_file = args.tar != "-"
+    output = open(args.tar, "wb") if to_file else sys.stdout.buffer  # noqa: SIM115
+    return TarSink(tree, output, close=to_file, owners=not args.no_owners, xattrs=not args.no_xattrs)
 
 
 def _items(tree: Tree, tops: list[Item]) -> Iterator[Item]:

@@ -37,11 +37,12 @@ _HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 8s 32s 32s 8s 8s 155s 1
 
 
 class TarSink:
-    """Into `output`, which is flushed and, if it is not standard output, closed at the end."""
+    """Into `output`, which is flushed at the end, and closed if `close` says so."""
 
-    def __init__(self, tree: Tree, output: IO[bytes], *, owners: bool, xattrs: bool) -> None:
+    def __init__(self, tree: Tree, output: IO[bytes], *, close: bool, owners: bool, xattrs: bool) -> None:
         self._tree = tree
         self._output = output
+        self._close = close
         self._owners = owners
         self._xattrs = xattrs
         self._written = 0
@@ -59,7 +60,7 @@ class TarSink:
             self._write(bytes(_END))
             self._write(bytes(-self._written % _BLOCKING))
             self._output.flush()
-        if self._output.fileno() > 2:
+        if self._close:
             self._output.close()
 
     def warnings(self) -> list[str]:

@@ -10,7 +10,7 @@ from builders.partitions import HFS_GUID, Part, apm_disk, gpt_disk, mbr_disk, mb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmgfs.errors import DmgError
+from dmgfs.errors import CorruptImage, DmgError
 from dmgfs.partitions import probe, read_map
 from dmgfs.partitions.apm import MOST_ENTRIES
 from dmgfs.partitions.mbr import MOST_LINKS
@@ -169,3 +169,31 @@ def test_damage_and_truncation_end_in_an_answer_inside_the_disk(
     for one in found.partitions:
         assert 0 <= one.start <= one.start + one.length <= len(disk)
         probe(MemorySource(disk), one.start, one.length)
+
+
+class Holed(MemorySource):
+    """A disk of which some sectors do not decode."""
+
+    def __init__(self, data: bytes | bytearray, bad: range) -> None:
+        super().__init__(bytes(data))
+        self._bad = bad
+
+    def read(self, offset: int, length: int):
+        if offset < self._bad.stop and offset + length > self._bad.start:
+            raise CorruptImage("UDIF", "run 3", "does not decode", self._bad.start)
+        return super().read(offset, length)
+
+
+def test_a_damaged_place_hides_no_map_elsewhere_and_is_said() -> None:
+    disk = gpt_disk([Part(HFS_GUID, 70, 100)], SIZE)
+    for bad in (range(4096, 4608), range(512, 1024), range(1024, 1536)):
+        found = read_map(Holed(disk, bad))
+        assert [one.start for one in found.partitions] == [70 * 512]
+        assert any("UDIF: run 3" in warning for warning in found.warnings)
+
+
+def test_a_disk_that_cannot_be_read_at_all_is_one_unreadable_partition() -> None:
+    disk = Holed(bytes(SIZE), range(SIZE))
+    found = read_map(disk)
+    assert (found.scheme, len(found.partitions)) == ("none", 1)
+    assert probe(disk, 0, SIZE).kind == "unreadable"
