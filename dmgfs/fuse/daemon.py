@@ -23,6 +23,8 @@ def keep_standard_streams() -> None:
     while descriptor <= 2:
         descriptor = os.dup(descriptor)
     os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def into_background(*, keep_stderr: bool = False) -> Callable[[], None]:
