@@ -2,6 +2,7 @@
 in a binary Mac resource fork. Both give the same list of resources.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct, error
@@ -16,6 +17,7 @@ MOST_XML = 64 << 20
 MOST_FORK = 32 << 20  # offsets in a fork have 24 bits; the map follows the data
 MOST_RESOURCES = 4096
 _TYPE = Struct(">4sHH")
+_DATA = re.compile(rb"<data>[^<]*")
 _REFERENCE = Struct(">hHB3sI")
 
 
@@ -31,7 +33,10 @@ class Resource:
 
 def resources_of_xml(xml: Buffer) -> list[Resource]:
     """The resources of a UDIF property list, in its order. Raises CorruptImage (layer "UDIF")."""
-    tree = parse_plist(xml, LAYER, "property list", MOST_XML)
+    # expat hands text over line by line; block tables are one line of 60 characters after the other. Without the line
+    # breaks, large images open four times as fast.
+    text = _DATA.sub(lambda data: data[0].translate(None, b"\t\n\r "), xml)
+    tree = parse_plist(text, LAYER, "property list", MOST_XML)
     fork = tree.get("resource-fork")
     if not isinstance(fork, dict):
         raise CorruptImage(LAYER, "property list", "no dictionary `resource-fork`")

@@ -13,6 +13,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from operator import add, gt
 from typing import Any
 
 from dmgfs.cache import ChunkCache
@@ -25,6 +27,7 @@ from dmgfs.source import Buffer, ByteSource, Cold, Load, check_range
 
 MOST_EXPANDED = 512 << 20
 _MOST_WARNINGS = 16
+_MOST_OVERHEAD = 64 << 10  # of compressed data over twice the expanded size
 
 # Kinds of runs in the column `_kind`; the codecs follow.
 _ZERO, _RAW, _BROKEN = 0, 1, 2
@@ -61,121 +64,134 @@ class UdifDisk:
         self._identity = object()  # chunks of several images live in one cache
         self._decoders: list[Decoder | None] = [None, None, None]
         self._codes = {ZERO: _ZERO, IGNORE: _ZERO, RAW: _RAW}
-        self._start = array("Q")  # bytes on the virtual disk
-        self._length = array("Q")
-        self._kind = array("B")
-        self._position = array("Q")  # bytes in the fork
-        self._stored = array("Q")
         self._table = array("H")
-        self._number = array("L")
+        self._number = array("I")
+        self._kind = array("B")
+        self._start = array("Q")  # sectors
+        self._sectors = array("Q")
+        self._offset = array("Q")  # bytes in the fork, without the table's own offset
+        self._stored = array("Q")
         self.tallies: dict[str, Tally] = {}
         self.warnings: list[str] = []
         self._faults = 0
         for table in tables:
-            for run in table.runs():
-                self._add(run)
+            self._add(table)
         if self._faults > _MOST_WARNINGS:
             self.warnings.append(f"{self._faults - _MOST_WARNINGS} more runs cannot be read")
         self._sort()
         self._refuse_overlaps()
-        end = self._start[-1] + self._length[-1] if self._start else 0
-        self.size = max(sectors * SECTOR, end)
-        if sectors and end > sectors * SECTOR:
-            self.warnings.append(f"the trailer claims {sectors} sectors, the block tables end at {end // SECTOR}")
-        covered = sum(self._length)
-        if covered < self.size:
-            self.warnings.append(f"{(self.size - covered) // SECTOR} sectors are in no block table and read as zeros")
+        end = self._start[-1] + self._sectors[-1] if self._start else 0
+        self.size = max(sectors, end) * SECTOR
+        if 0 < sectors < end:
+            self.warnings.append(f"the trailer claims {sectors} sectors, the block tables end at {end}")
+        covered = sum(self._sectors)
+        if covered < max(sectors, end):
+            self.warnings.append(f"{max(sectors, end) - covered} sectors are in no block table and read as zeros")
 
-    def _add(self, run: Run) -> None:
-        length = run.sectors * SECTOR
-        tally = self.tallies.setdefault(type_name(run.type), Tally())
-        tally.runs += 1
-        tally.expanded += length
-        kind, position, stored = self._code(run.type), 0, 0
-        if kind != _ZERO:
-            tally.stored += run.length
-            position, stored = run.offset, run.length
-            fault = self._fault(run)
-            if fault is not None:
+    def _add(self, table: BlockTable) -> None:
+        """Appends the table's runs; marks those that cannot be decoded."""
+        columns = table.columns()
+        kinds = array("B", map(self._code, columns.types))
+        fork_end = self._fork.size - table.data_offset
+        most = self._most_expanded // SECTOR
+        tally = self._tally
+        suspects = []
+        rows = zip(columns.types, kinds, columns.sectors, columns.offsets, columns.lengths, strict=True)
+        for index, (run_type, kind, sectors, offset, length) in enumerate(rows):
+            counts = tally(run_type)
+            counts.runs += 1
+            counts.expanded += sectors * SECTOR
+            if kind == _ZERO:
+                continue
+            counts.stored += length
+            # The raw run's wanted bytes are looked at again in `_fault`; everything else is exact.
+            if offset + length > fork_end or (
+                length != sectors * SECTOR
+                if kind == _RAW
+                else kind == _BROKEN or sectors > most or length > 2 * sectors * SECTOR + _MOST_OVERHEAD
+            ):
+                suspects.append(index)
+        for index in suspects:
+            if kinds[index] != _RAW:  # of a raw run, what is there can be read
+                kinds[index] = _BROKEN
+            if self._faults >= _MOST_WARNINGS:
                 self._faults += 1
-                if self._faults <= _MOST_WARNINGS:
-                    self.warnings.append(str(fault))
-                if kind == _RAW:  # what is there can be read
-                    position = min(position, self._fork.size)
-                    stored = min(stored, self._fork.size - position)
-                else:
-                    kind, position, stored = _BROKEN, 0, 0
-        self._start.append(run.start * SECTOR)
-        self._length.append(length)
-        self._kind.append(kind)
-        self._position.append(position)
-        self._stored.append(stored)
-        self._table.append(run.table)
-        self._number.append(run.number)
+            elif (fault := self._fault(table.run(columns.numbers[index]))) is not None:
+                self._faults += 1
+                self.warnings.append(str(fault))
+        self._table.extend(array("H", [table.number]) * len(kinds))
+        self._number.extend(columns.numbers)
+        self._kind.extend(kinds)
+        self._start.extend(columns.starts)
+        self._sectors.extend(columns.sectors)
+        self._offset.extend(columns.offsets)
+        self._stored.extend(columns.lengths)
+
+    def _tally(self, run_type: int) -> Tally:
+        name = NAME_OF.get(run_type, "unknown")
+        tally = self.tallies.get(name)
+        if tally is None:
+            tally = self.tallies[name] = Tally()
+        return tally
 
     def _code(self, run_type: int) -> int:
         code = self._codes.get(run_type)
         if code is None:
-            code = _BROKEN
-            if run_type in CODEC_OF:
-                code = len(self._decoders)
-                self._decoders.append(decoder(CODEC_OF[run_type]))
-            self._codes[run_type] = code
+            if run_type not in CODEC_OF:
+                return _BROKEN
+            code = self._codes[run_type] = len(self._decoders)
+            self._decoders.append(decoder(CODEC_OF[run_type]))
         return code
 
     def _fault(self, run: Run) -> DmgError | None:
-        """Why the run, or some of it, cannot be read. Never called for zeros."""
+        """Why the run, or some of it, cannot be read. Never asked about zeros."""
         length = run.sectors * SECTOR
         if run.type not in CODEC_OF and run.type != RAW:
             if run.type in NAME_OF:
                 return Unsupported(f"{type_name(run.type)} compression", "it was obsolete before Mac OS X 10.2")
             return self._damage(run, f"is of unknown {type_name(run.type)}")
-        wanted = min(run.length, length) if run.type == RAW else run.length
-        if run.offset + wanted > self._fork.size:
-            end = run.offset + wanted
+        end = run.offset + (min(run.length, length) if run.type == RAW else run.length)
+        if end > self._fork.size:
             return self._damage(
                 run, f"ends at {end:#x}, past the data ({self._fork.size:#x}): the image is truncated"
             )
         if run.type == RAW:
-            if run.length < length:
-                return self._damage(run, f"stores {run.length} raw bytes for {length}")
-            return None
+            return self._damage(run, f"stores {run.length} raw bytes for {length}") if run.length < length else None
         if length > self._most_expanded:
             return self._damage(run, f"expands to {length} bytes, at most {self._most_expanded} are decoded")
-        if run.length > 2 * length + (64 << 10):
+        if run.length > 2 * length + _MOST_OVERHEAD:
             return self._damage(run, f"takes {run.length} compressed bytes for {length}")
         return None
-
-    def _sort(self) -> None:
-        """By sector. Tables come in order from every known writer, so usually there is nothing to do."""
-        start = self._start
-        if all(start[i] < start[i + 1] for i in range(len(start) - 1)):
-            return
-        order = sorted(range(len(start)), key=start.__getitem__)
-        for name in ("_start", "_length", "_kind", "_position", "_stored", "_table", "_number"):
-            column = getattr(self, name)
-            setattr(self, name, array(column.typecode, (column[i] for i in order)))
-
-    def _refuse_overlaps(self) -> None:
-        for i in range(len(self._start) - 1):
-            if self._start[i] + self._length[i] > self._start[i + 1]:
-                one, other = self._title(i), self._title(i + 1)
-                raise CorruptImage(
-                    LAYER, other, f"begins at sector {self._start[i + 1] // SECTOR}, inside that of {one}"
-                )
-
-    def _title(self, index: int) -> str:
-        return f"{self._tables[self._table[index]].title}: run {self._number[index]}"
 
     def _damage(self, run: Run, why: str) -> CorruptImage:
         return CorruptImage(LAYER, f"{self._tables[run.table].title}: run {run.number}", why, run.offset)
 
+    def _sort(self) -> None:
+        """By sector. Tables come in order from every known writer, so usually there is nothing to do."""
+        start = self._start
+        if not any(map(gt, start, islice(start, 1, None))):
+            return
+        order = sorted(range(len(start)), key=start.__getitem__)
+        for name in ("_table", "_number", "_kind", "_start", "_sectors", "_offset", "_stored"):
+            column = getattr(self, name)
+            setattr(self, name, array(column.typecode, map(column.__getitem__, order)))
+
+    def _refuse_overlaps(self) -> None:
+        ends = map(add, self._start, self._sectors)
+        for index, overlap in enumerate(map(gt, ends, islice(self._start, 1, None))):
+            if overlap:
+                one, other = self._title(index), self._title(index + 1)
+                raise CorruptImage(LAYER, other, f"begins at sector {self._start[index + 1]}, inside that of {one}")
+
+    def _title(self, index: int) -> str:
+        return f"{self._tables[self._table[index]].title}: run {self._number[index]}"
+
     def read(self, offset: int, length: int) -> Buffer:
         check_range(self, offset, length, LAYER)
-        index = bisect_right(self._start, offset) - 1
+        index = bisect_right(self._start, offset // SECTOR) - 1
         if index >= 0:
-            skip = offset - self._start[index]
-            if skip + length <= self._length[index]:
+            skip = offset - self._start[index] * SECTOR
+            if skip + length <= self._sectors[index] * SECTOR:
                 return self._part(index, skip, length)
         try:
             return b"".join(
@@ -187,22 +203,21 @@ class UdifDisk:
 
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[int | None, int, int]]:
         """(run or None for a gap, offset in it, length) of everything in the range."""
-        index = bisect_right(self._start, offset) - 1
+        following = bisect_right(self._start, offset // SECTOR)
         while length > 0:
-            end = self._start[index] + self._length[index] if index >= 0 else 0
-            if offset < end:
-                size = min(length, end - offset)
-                yield index, offset - self._start[index], size
-            else:
-                size = length
-                if index + 1 < len(self._start):
-                    size = min(length, self._start[index + 1] - offset)
-                if size:
-                    yield None, 0, size
+            index = following - 1
+            skip = offset - self._start[index] * SECTOR if index >= 0 else 0
+            left = self._sectors[index] * SECTOR - skip if index >= 0 else 0
+            gap = left <= 0
+            if gap:
+                left = self._start[following] * SECTOR - offset if following < len(self._start) else length
+            size = min(length, left)
+            if size:
+                yield (None, 0, size) if gap else (index, skip, size)
             offset += size
             length -= size
-            if index + 1 < len(self._start) and offset >= self._start[index + 1]:
-                index += 1
+            if following < len(self._start) and offset >= self._start[following] * SECTOR:
+                following += 1
 
     def _part(self, index: int, skip: int, length: int) -> Buffer:
         """Part of one run."""
@@ -212,24 +227,28 @@ class UdifDisk:
             return chunk[skip : skip + length]
         if kind == _ZERO:
             return bytes(length)
-        if kind == _RAW and skip + length <= self._stored[index]:
-            return self._fork.read(self._position[index] + skip, length)
-        fault = self._fault(self._run(index))
+        if kind == _RAW:
+            position = self._position(index) + skip
+            if skip + length <= self._stored[index] and position + length <= self._fork.size:
+                return self._fork.read(position, length)
+        run = self._tables[self._table[index]].run(self._number[index])
+        fault = self._fault(run)
         assert fault is not None
         raise fault
 
-    def _run(self, index: int) -> Run:
-        return self._tables[self._table[index]].run(self._number[index])
+    def _position(self, index: int) -> int:
+        return self._tables[self._table[index]].data_offset + self._offset[index]
 
     def _decode(self, index: int) -> memoryview:
         """The whole of a compressed run."""
         decode = self._decoders[self._kind[index]]
         assert decode is not None
-        data = self._fork.read(self._position[index], self._stored[index])
+        data = self._fork.read(self._position(index), self._stored[index])
         try:
-            return memoryview(decode(data, self._length[index])).toreadonly()
+            return memoryview(decode(data, self._sectors[index] * SECTOR)).toreadonly()
         except CorruptImage as error:
-            raise self._damage(self._run(index), f"{error.layer}: {error.why}") from error
+            run = self._tables[self._table[index]].run(self._number[index])
+            raise self._damage(run, f"{error.layer}: {error.why}") from error
 
     def cold(self, offset: int, length: int) -> Sequence[Load]:
         length = min(length, self.size - offset)
@@ -245,5 +264,5 @@ class UdifDisk:
                 loads.update(dict.fromkeys(load))
             elif kind == _RAW:
                 size = min(size, self._stored[index] - skip)
-                loads.update(dict.fromkeys(self._fork.cold(self._position[index] + skip, size)))
+                loads.update(dict.fromkeys(self._fork.cold(self._position(index) + skip, size)))
         return tuple(loads)

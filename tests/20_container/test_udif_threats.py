@@ -5,6 +5,7 @@ import base64
 import bz2
 import lzma
 import resource
+import struct
 import time
 import zlib
 from collections.abc import Iterator
@@ -242,6 +243,22 @@ def test_u11_a_run_outside_the_file(run: dict[str, int], codec: str) -> None:
         return
     hurts_only_its_range(container, "past the data|ends at")
     assert any("run 0" in warning for warning in container.details["warnings"])
+
+
+def test_u11_200_000_runs_outside_the_file() -> None:
+    count = 200_000
+    entries = b"".join(struct.pack(">II4Q", 0x80000005, 0, n, 1, 1 << 62, 100) for n in range(count))
+
+    def many(tree: dict[str, Any]) -> None:
+        entry = tree["resource-fork"]["blkx"][0]
+        head = bytearray(entry["Data"][:200] + count.to_bytes(4, "big"))
+        head[16:24] = count.to_bytes(8, "big")
+        entry["Data"] = bytes(head) + entries
+
+    container = opened(simple(plist=many))
+    assert len(container.details["warnings"]) < 30
+    with pytest.raises(CorruptImage, match="run 199999"):
+        container.disk.read(container.disk.size - 1, 1)
 
 
 def test_u12_compressed_length_out_of_proportion() -> None:
