@@ -21,6 +21,8 @@ from exercise.mounted import mounted  # noqa: E402
 from exercise.trees import differences, digest, paths  # noqa: E402
 
 END_OF_TIME = 2.0**40
+WRITTEN_BY_LINUX = ("user.com.apple.FinderInfo",)
+"""The Linux driver gives every file that it creates the type and creator "????"."""
 
 PROGRAM = """\
 #include <dlfcn.h>
@@ -85,7 +87,7 @@ class LiveRoot:
         return found
 
     def equal(self, one: Path, other: Path) -> str:
-        found = list(differences(os.fsencode(one), os.fsencode(other), END_OF_TIME))
+        found = list(differences(os.fsencode(one), os.fsencode(other), END_OF_TIME, WRITTEN_BY_LINUX))
         if found:
             raise Failed(f"{len(found)} differences between {one} and {other}:\n  " + "\n  ".join(found[:20]))
         return f"{sum(1 for _ in paths(os.fsencode(one)))} objects, no difference"
@@ -118,7 +120,7 @@ class LiveRoot:
         return self.expect('perl -MPOSIX -e \'print floor(7.5), " ", scalar(@INC) > 0 ? "ok" : "no"\'', "7 ok")
 
     def python(self) -> str:
-        return self.expect("python3 -c 'import json, decimal; print(json.dumps([1 + 1]))'", "[2]")
+        return self.expect("python3 -c 'import hashlib, struct; print(struct.calcsize(\"<IHB\"))'", "7")
 
     def compile(self) -> str:
         (self.root / "tmp/live.c").write_text(PROGRAM)
@@ -140,12 +142,12 @@ class LiveRoot:
 STEPS = (
     ("the mounted tree equals the one it was made of", LiveRoot.compare_with_source),
     ("device nodes work, setuid bits are there", LiveRoot.devices_and_setuid),
+    ("cp -a /usr /usr2", LiveRoot.copy_usr),
+    ("rm -rf /usr2", LiveRoot.remove_copy),
     ("dpkg -i", LiveRoot.install_package),
     ("perl", LiveRoot.perl),
     ("python3", LiveRoot.python),
     ("gcc, then the result with dlopen", LiveRoot.compile),
-    ("cp -a /usr /usr2", LiveRoot.copy_usr),
-    ("rm -rf /usr2", LiveRoot.remove_copy),
     ("df /", LiveRoot.space),
 )
 

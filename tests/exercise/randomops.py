@@ -254,6 +254,8 @@ class Chooser:
         self.model = model
         self.known: list[str] = []
         self.folders: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.symbolic: list[str] = []
         self.age = 0
 
     def look(self) -> None:
@@ -282,6 +284,24 @@ class Chooser:
     def anywhere(self) -> str:
         return self.old() if self.chance.random() < 0.35 else self.new()
 
+    def attribute(self) -> tuple[str, str]:
+        """A path and the name of an attribute that was set there lately, mostly."""
+        if self.attributes and self.chance.random() < 0.8:
+            return self.chance.choice(self.attributes)
+        return self.old(), self.chance.choice(ATTRIBUTES)
+
+    def set_attribute(self, seed: int) -> Operation:
+        path, name = self.attribute() if self.chance.random() < 0.3 else (self.old(), self.chance.choice(ATTRIBUTES))
+        if os.path.isfile(self.model / path) and not os.path.islink(self.model / path):
+            self.attributes = [*self.attributes[-10:], (path, name)]
+        flags = self.chance.choice([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
+        return ("setxattr", path, name, seed, self.chance.choice([0, 1, 50, 1000]), flags)
+
+    def new_symlink(self) -> Operation:
+        path = self.new()
+        self.symbolic = [*self.symbolic[-10:], path]
+        return ("symlink", self.anywhere(), path)
+
     def next(self) -> Operation:
         if self.age % 10 == 0:
             self.look()
@@ -290,13 +310,12 @@ class Chooser:
         seed, slot = chance.getrandbits(30), chance.randrange(SLOTS)
         size, offset = chance.choice(SIZES), chance.choice([0, 1, 4095, 4096, 50000, chance.randrange(400000)])
         mode = chance.choice([0o644, 0o600, 0o755, 0o4755, 0o2770, 0o1777, 0o444, 0o000])
-        name, flags = chance.choice(ATTRIBUTES), chance.choice([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
         choices: list[tuple[int, Callable[[], Operation]]] = [
             (14, lambda: ("create", self.new(), mode)),
             (8, lambda: ("mkdir", self.new(), mode)),
             (1, lambda: ("mknod", self.new(), stat.S_IFIFO | mode, 0)),
             (1, lambda: ("mknod", self.new(), stat.S_IFCHR | mode, os.makedev(1, 3))),
-            (2, lambda: ("symlink", self.anywhere(), self.new())),
+            (3, self.new_symlink),
             (6, lambda: ("link", self.old(), self.anywhere())),
             (5, lambda: ("unlink", self.old())),
             (3, lambda: ("rmdir", self.folder())),
@@ -305,7 +324,7 @@ class Chooser:
             (3, lambda: ("rename_noreplace", self.old(), self.anywhere())),
             (4, lambda: ("exchange", self.old(), self.old())),
             (4, lambda: ("listdir", self.folder())),
-            (2, lambda: ("readlink", self.old())),
+            (2, lambda: ("readlink", chance.choice(self.symbolic or ["."]))),
             (1, lambda: ("remove_tree", self.folder()) if chance.random() < 0.1 else ("listdir", self.folder())),
             (12, lambda: ("write", self.old(), offset, seed, size)),
             (4, lambda: ("rewrite", self.anywhere(), seed, size)),
@@ -317,10 +336,10 @@ class Chooser:
             (5, lambda: ("chmod", self.old(), mode)),
             (4, lambda: ("chown", self.old(), chance.choice([0, 1000, 65534]), chance.choice([0, 1000, 65534]))),
             (4, lambda: ("utime", self.old(), chance.randrange(10**9))),
-            (5, lambda: ("setxattr", self.old(), name, seed, chance.choice([0, 1, 50, 1000]), flags)),
-            (3, lambda: ("getxattr", self.old(), name)),
+            (6, lambda: self.set_attribute(seed)),
+            (3, lambda: ("getxattr", *self.attribute())),
             (2, lambda: ("listxattr", self.old())),
-            (3, lambda: ("removexattr", self.old(), name)),
+            (3, lambda: ("removexattr", *self.attribute())),
             (5, lambda: ("hold", slot, self.old())),
             (2, lambda: ("hold_new", slot, self.new())),
             (2, lambda: ("let_go", slot)),

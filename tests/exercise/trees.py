@@ -7,7 +7,7 @@ What may differ: inode numbers themselves, the size and (1 = not kept) the link 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 
@@ -31,12 +31,13 @@ def digest(path: bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def xattrs(path: bytes) -> tuple[tuple[str, bytes], ...]:
-    names = [name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user.")]
+def xattrs(path: bytes, without: Collection[str]) -> tuple[tuple[str, bytes], ...]:
+    listed = os.listxattr(path, follow_symlinks=False)
+    names = [name for name in listed if name.startswith("user.") and name not in without]
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names))
 
 
-def describe(path: bytes, status: os.stat_result) -> Object:
+def describe(path: bytes, status: os.stat_result, without: Collection[str]) -> Object:
     kind = stat.S_IFMT(status.st_mode)
     folder = kind == stat.S_IFDIR
     return Object(
@@ -49,7 +50,7 @@ def describe(path: bytes, status: os.stat_result) -> Object:
         nlink=None if folder else status.st_nlink,
         target=os.readlink(path) if kind == stat.S_IFLNK else None,
         sha256=digest(path) if kind == stat.S_IFREG else None,
-        xattrs=() if kind == stat.S_IFLNK else xattrs(path),
+        xattrs=() if kind == stat.S_IFLNK else xattrs(path, without),
     )
 
 
@@ -64,9 +65,11 @@ def paths(root: bytes, relative: bytes = b"") -> Iterator[bytes]:
             yield from paths(root, path)
 
 
-def differences(left: bytes, right: bytes, untouched_before: float | None = None) -> Iterator[str]:
+def differences(
+    left: bytes, right: bytes, untouched_before: float | None = None, without: Collection[str] = ()
+) -> Iterator[str]:
     """One line per difference. untouched_before: a time; where either side's mtime is older, the other's must be the
-    same (file times are whole seconds on HFS+). None: mtimes are not compared."""
+    same (file times are whole seconds on HFS+). None: mtimes are not compared. without: attributes not compared."""
     names = [set(paths(left)), set(paths(right))]
     for path in sorted(names[0] ^ names[1]):
         yield f"{path!r} is only in {(left if path in names[0] else right)!r}"
@@ -74,7 +77,7 @@ def differences(left: bytes, right: bytes, untouched_before: float | None = None
     for path in sorted((names[0] & names[1]) | {b""}):
         places = os.path.join(left, path), os.path.join(right, path)
         status = os.lstat(places[0]), os.lstat(places[1])
-        one, other = describe(places[0], status[0]), describe(places[1], status[1])
+        one, other = describe(places[0], status[0], without), describe(places[1], status[1], without)
         for field in Object._fields:
             if getattr(one, field) != getattr(other, field):
                 yield f"{path!r}: {field} is {getattr(one, field)!r} and {getattr(other, field)!r}"
