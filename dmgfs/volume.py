@@ -21,8 +21,9 @@ class Node(NamedTuple):
     cnid: identity; for a hard link that of the file or folder it leads to. parent, name: where *this* record stands
     and how it is spelt on disk. mode: st_mode with type bits that agree with the record. has_permissions: False where
     nobody ever set any (the mount chooses). special: device number as on disk. nlink: 1 or the link count. folders:
-    number of subfolders, None where the volume does not keep it. Sizes in bytes. Dates in Unix seconds (may be negative
-    or beyond 32 bits), None = not set.
+    number of subfolders, None where the volume does not keep it. Sizes in bytes. data_blocks: allocation blocks that
+    the contents take (of a compressed file: both forks). Dates in Unix seconds (may be negative or beyond 32 bits),
+    None = not set.
     flags: BSD st_flags. finder_info: the 32 bytes of FinderInfo and extended FinderInfo as on disk.
     compressed: the data is behind decmpfs; `data_size` is then the size after decompression. broken: why the object
     behind the name cannot be had (a hard link without target), None if it can.

@@ -32,7 +32,7 @@ MIN_NODE_SIZE = 512
 MAX_NODE_SIZE = 32768
 MAX_DEPTH = 16
 
-_DECODED_RECORD = 600
+_DECODED_RECORD = 400
 """Bytes that a decoded record costs beside its node, for the cache's budget: key, name, Node, numbers (measured)."""
 
 

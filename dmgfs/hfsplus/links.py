@@ -18,14 +18,23 @@ _LEVELS = 1024
 
 
 class Links:
-    """The private folders of one volume. dates: creation dates (as on disk) that a genuine link carries."""
+    """The private folders of one volume. damage: why one of them could not be looked for, None if they could."""
 
     def __init__(self, catalog: Catalog, volume_created: int, root_name: bytes) -> None:
         self._catalog = catalog
-        self.files_folder, files_created = catalog.folder_number(ROOT_FOLDER, FILES_FOLDER)
-        self.folders_folder, folders_created = catalog.folder_number(ROOT_FOLDER, FOLDERS_FOLDER)
-        _, root_created = catalog.folder_number(ROOT_PARENT, root_name)
+        self.damage: str | None = None
+        self.files_folder, files_created = self._folder(ROOT_FOLDER, FILES_FOLDER)
+        self.folders_folder, folders_created = self._folder(ROOT_FOLDER, FOLDERS_FOLDER)
+        _, root_created = self._folder(ROOT_PARENT, root_name)
+        # A genuine link was "created" together with one of these.
         self._dates = {files_created, folders_created, root_created, volume_created} - {0}
+
+    def _folder(self, parent: int, name: bytes) -> tuple[int, int]:
+        try:
+            return self._catalog.folder_number(parent, name)
+        except CorruptImage as damage:
+            self.damage = str(damage)
+            return 0, 0
 
     def target(self, link: Unfinished) -> tuple[Leaf, int] | None:
         """The record behind a link; None if there is none."""
@@ -38,10 +47,11 @@ class Links:
     def without_target(self, link: Unfinished) -> Node:
         """A record that looks like a link and leads nowhere: broken if its date is a link's, else what it says it is (an
         alias, a file that happens to have this type and creator)."""
-        if link.created not in self._dates:
+        if link.created not in self._dates and self.damage is None:
             return link.node
         kind = "folder" if link.to_folder else "file"
-        return link.node._replace(broken=f"hard link to {kind} {link.link}, which does not exist")
+        why = "which does not exist" if self.damage is None else f"which cannot be looked for ({self.damage})"
+        return link.node._replace(broken=f"hard link to {kind} {link.link}, {why}")
 
     def inside(self, parent: int, folder: int) -> bool:
         """Whether folder number `parent` is `folder` or lies in it: a link there would lead back into itself."""

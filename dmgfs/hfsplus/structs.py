@@ -93,7 +93,6 @@ WrapperBlock = Declaration(  # the HFS master directory block, as far as a wrapp
 LEAF_NODE = -1
 INDEX_NODE = 0
 HEADER_NODE = 1
-MAP_NODE = 2
 
 NodeDescriptor = Declaration(
     "fLink" / Int32ub,
@@ -105,7 +104,6 @@ NodeDescriptor = Declaration(
 )
 NODE_DESCRIPTOR = struct.Struct(">IIbBHH")
 
-BIG_KEYS = 2
 VARIABLE_INDEX_KEYS = 4
 
 CASE_FOLDING = 0xCF

@@ -113,6 +113,8 @@ class HfsPlusVolume:
                 self._attributes_damage = damage
         root_name = self._catalog.thread(ROOT_FOLDER).name
         self._links = Links(self._catalog, header.created, root_name)
+        if self._links.damage is not None:
+            self._warn(f"hard links cannot be followed ({self._links.damage})")
         self._catalog.links_folder = self._links.files_folder
         self._catalog.folder_links_folder = self._links.folders_folder
         self._hidden: frozenset[int] = frozenset() if show_private else self._private_items()
@@ -130,7 +132,10 @@ class HfsPlusVolume:
         items = {self._links.files_folder, self._links.folders_folder}
         if self._header.attributes & JOURNALED:
             for name in _JOURNAL_FILES:
-                place = self._catalog.find(ROOT_FOLDER, name)
+                try:
+                    place = self._catalog.find(ROOT_FOLDER, name)
+                except CorruptImage:  # then the listing fails there as well
+                    continue
                 if place is not None:
                     items.add(self._catalog.number_at(*place))
         return frozenset(items - {0})

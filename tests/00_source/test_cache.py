@@ -87,3 +87,34 @@ def test_a_thread_that_must_not_block_is_told_what_to_load() -> None:
         assert [needed.key for needed in cache.load_for("j", lambda: b"")] == ["j"]
     finally:
         forbid_blocking(False)
+
+
+def test_a_quick_unit_is_decoded_in_any_thread_and_says_itself_when_it_is_cold() -> None:
+    cache: ChunkCache[bytes] = ChunkCache(10)
+    cold = Cold(())
+
+    def not_yet() -> bytes:
+        raise cold
+
+    forbid_blocking()
+    try:
+        with pytest.raises(Cold) as caught:
+            cache.get_inline("k", not_yet)
+        assert caught.value is cold
+        assert cache.get_inline("k", lambda: b"12345") == b"12345"
+        assert cache.get_inline("k", lambda: pytest.fail("is here")) == b"12345"
+    finally:
+        forbid_blocking(False)
+    statistics = cache.statistics()
+    assert (statistics.hits, statistics.misses, statistics.bytes) == (1, 1, 5)
+
+
+def test_a_quick_unit_that_another_thread_was_quicker_to_keep_is_counted_once() -> None:
+    cache: ChunkCache[bytes] = ChunkCache(10)
+
+    def overtaken() -> bytes:
+        cache.get_inline("k", lambda: b"1234")
+        return b"1234"
+
+    assert cache.get_inline("k", overtaken) == b"1234"
+    assert cache.statistics().bytes == 4

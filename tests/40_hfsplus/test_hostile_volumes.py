@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from builders.hfsplus import ROOT, HfsPlusBuilder, Image
+from builders.hfsplus import PRIVATE, ROOT, HfsPlusBuilder, Image, name_bytes
 from builders.requests import METADATA, SOUND, read_all
 from builders.walk import children, names, opened, walk, whole
 from hypothesis import given, settings
@@ -89,6 +89,28 @@ def test_one_damaged_leaf_leaves_the_rest(damage: str) -> None:
     assert left != ALL
     with pytest.raises(CorruptImage, match=r"HFS\+ catalog: node \d+"):
         children(volume, 102)
+
+
+@pytest.mark.usefixtures("soon")
+def test_damage_where_the_private_folder_stands_costs_the_links_alone() -> None:
+    builder = HfsPlusBuilder(catalog_node_size=1024, records_per_node=2, attributes=0x2100)
+    folder = builder.folder(ROOT, "folder")
+    builder.file(folder, "file", b"data")
+    builder.inode(50, b"linked", 2)
+    builder.file_link(folder, "link", 50)
+    for number in range(8):
+        builder.file(ROOT, f"x {number}")
+    image = builder.build()
+    place = opened(image.data)._catalog.find(ROOT, name_bytes(PRIVATE))
+    assert place is not None
+    image.patch(image.catalog.node(place[0].number) + 8, ">b", 1)
+    volume = opened(image.data)
+    assert any("hard links cannot be followed" in warning for warning in volume.info.warnings)
+    file, link = children(volume, folder)
+    assert whole(volume.data(file)) == b"data"
+    assert "cannot be looked for" in (link.broken or "")
+    with pytest.raises(CorruptImage):
+        children(volume, ROOT)
 
 
 @pytest.mark.usefixtures("soon")
