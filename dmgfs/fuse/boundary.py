@@ -151,6 +151,15 @@ def _frames(trace: TracebackType | None) -> str:
     return "\n".join(lines[-30:])
 
 
+def _ends_the_task(error: BaseException) -> bool:
+    """Cancelled, or swept up after the loop has ended. A GeneratorExit while the task runs is somebody's mistake."""
+    if isinstance(error, GeneratorExit):
+        return not trio.lowlevel.in_trio_task()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(trio.Cancelled) is not None
+    return isinstance(error, trio.Cancelled)
+
+
 def guard(operations: Operations, boundary: Boundary) -> Operations:
     """Puts the boundary around every handler of `operations`, which is returned."""
     for name in dir(Operations):
@@ -177,10 +186,8 @@ def _total(request: str, handler: Handler, boundary: Boundary) -> Handler:
             return answer
         except FUSEError:
             raise
-        except (trio.Cancelled, GeneratorExit):
-            raise
         except BaseException as error:
-            if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled):
+            if _ends_the_task(error):
                 raise
             number = boundary.errno_of(request, error)
             raise FUSEError(number) from None
@@ -195,9 +202,9 @@ def _forgiving(handler: Handler, boundary: Boundary) -> Handler:
     async def guarded(*arguments: Any) -> None:
         try:
             await handler(*arguments)
-        except (trio.Cancelled, GeneratorExit):
-            raise
         except BaseException as error:
+            if _ends_the_task(error):
+                raise
             boundary.errno_of("forget", error)
 
     return guarded

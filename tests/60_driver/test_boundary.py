@@ -63,6 +63,7 @@ CASES = [
     (StopIteration("bug"), errno.EIO),
     (SystemExit(3), errno.EIO),
     (KeyboardInterrupt(), errno.EIO),
+    (GeneratorExit(), errno.EIO),
     (ExceptionGroup("two", [ValueError(), KeyError()]), errno.EIO),
     (BaseExceptionGroup("two", [SystemExit(), KeyError()]), errno.EIO),
     (pyfuse3.FUSEError(errno.ENOSYS), errno.ENOSYS),
@@ -101,6 +102,16 @@ async def test_cancellation_passes():
     with trio.move_on_after(0.01) as scope:
         await operations.read(1, 0, 1)
     assert scope.cancelled_caught
+
+
+def test_a_handler_swept_up_after_the_loop_may_go():
+    class Failing(pyfuse3.Operations):
+        async def read(self, *arguments: object) -> bytes:
+            raise GeneratorExit
+
+    handler = guard(Failing(), Boundary()).read(1, 0, 1)
+    with pytest.raises(GeneratorExit):
+        handler.send(None)  # no trio around it
 
 
 @pytest.mark.parametrize("request_", sorted(ANSWERS))
