@@ -6,14 +6,17 @@ newer writers carry no data-fork checksum. Nothing here is part of opening an im
 """
 
 import hashlib
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 from dmgfs.container.blocktable import BlockTable, Checksum, read_checksum
-from dmgfs.container.structs import IGNORE, SECTOR
+from dmgfs.container.structs import IGNORE, SECTOR, algorithm_name
 from dmgfs.errors import DmgError
 from dmgfs.source import Buffer, ByteSource
 
@@ -22,19 +25,9 @@ if TYPE_CHECKING:
     from dmgfs.container.udif import Udif
 
 _STEP = 1 << 20
+_AHEAD = 8  # steps of that size that wait to be looked at
 MOST_BYTES = 1 << 44  # nobody waits for more; a hostile table may claim 2^63 zeros
 
-_NAMES = {
-    1: "CRC-28",
-    2: "CRC-32",
-    3: "DiskCopy 4.2",
-    4: "MD5",
-    5: "SHA",
-    6: "SHA-1",
-    7: "SHA-256",
-    8: "SHA-384",
-    9: "SHA-512",
-}
 _HASHES = {4: "md5", 6: "sha1", 7: "sha256", 8: "sha384", 9: "sha512"}
 
 
@@ -79,11 +72,6 @@ class Crc32:
         return self._value.to_bytes(4, "big")
 
 
-def algorithm_name(kind: int) -> str:
-    """The name of a checksum type for people."""
-    return _NAMES.get(kind, f"type {kind}")
-
-
 def new_digest(kind: int) -> Digest | None:
     """A digest of a UDIF checksum type; None for those whose algorithm is not known."""
     if kind == 2:
@@ -92,9 +80,16 @@ def new_digest(kind: int) -> Digest | None:
     return hashlib.new(name, usedforsecurity=False) if name else None
 
 
-def verify(image: "Udif") -> Iterator[Progress | Verdict]:
+def verify(image: "Udif", workers: int | None = None) -> Iterator[Progress | Verdict]:
     """Reads the whole image and yields a Verdict for every checksum it carries, with Progress in between. Data that cannot
-    be read makes its verdict False and the rest goes on. Must run in a thread that may block. Raises OSError."""
+    be read makes its verdict False and the rest goes on. `workers` threads decode ahead, by default one for each CPU.
+    Must run in a thread that may block. Raises OSError."""
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1, "verify") as pool:
+        yield from _verify_parts(image, pool)
+    yield from _verify_master(image)
+
+
+def _verify_parts(image: "Udif", pool: ThreadPoolExecutor) -> Iterator[Progress | Verdict]:
     plan = [_Part.of_segment(segment, len(image.segments) > 1) for segment in image.segments]
     plan += [_Part.of_table(table, image.disk) for table in image.tables]
     plan = [part for part in plan if part.checksum.type]
@@ -110,7 +105,7 @@ def verify(image: "Udif") -> Iterator[Progress | Verdict]:
             continue
         start = done
         try:
-            for chunk in part.chunks():
+            for chunk in _read_ahead(part, pool):
                 digest.update(chunk)
                 done += len(chunk)
                 yield Progress(part.what, done, total)
@@ -119,7 +114,6 @@ def verify(image: "Udif") -> Iterator[Progress | Verdict]:
         else:
             yield _verdict(part.what, part.checksum, digest.digest())
         done = start + part.length  # what was left out, or could not be read, is behind us too
-    yield from _verify_master(image)
 
 
 def _verify_master(image: "Udif") -> Iterator[Verdict]:
@@ -142,31 +136,47 @@ def _verdict(what: str, checksum: Checksum, actual: bytes | None, why: str = "",
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one checksum covers. length: bytes, those that are left out included."""
+    """What one checksum covers: the ranges of `source`, in order. length: bytes, those that are left out included."""
 
     what: str
     checksum: Checksum
     length: int
-    chunks: Callable[[], Iterator[Buffer]]
+    source: ByteSource
+    ranges: Callable[[], Iterator[tuple[int, int]]]
 
     @classmethod
     def of_segment(cls, segment: "Segment", several: bool) -> Self:
         koly = segment.koly
         what = f"data fork of segment {koly.SegmentNumber}" if several else "data fork"
         length: int = koly.DataForkLength
-        return cls(what, read_checksum(koly.DataChecksum), length, partial(_read, segment.fork, 0, length))
+        return cls(what, read_checksum(koly.DataChecksum), length, segment.fork, partial(_steps, 0, length))
 
     @classmethod
     def of_table(cls, table: BlockTable, disk: ByteSource) -> Self:
-        def chunks() -> Iterator[Buffer]:
+        def ranges() -> Iterator[tuple[int, int]]:
             for run in table.runs():
                 if run.type != IGNORE:
-                    yield from _read(disk, run.start * SECTOR, run.sectors * SECTOR)
+                    yield from _steps(run.start * SECTOR, run.sectors * SECTOR)
 
-        length = sum(run.sectors * SECTOR for run in table.runs())
-        return cls(table.title, table.checksum, length, chunks)
+        length = sum(table.columns().sectors) * SECTOR
+        return cls(table.title, table.checksum, length, disk, ranges)
 
 
-def _read(source: ByteSource, start: int, length: int) -> Iterator[Buffer]:
+def _steps(start: int, length: int) -> Iterator[tuple[int, int]]:
     for at in range(0, length, _STEP):
-        yield source.read(start + at, min(_STEP, length - at))
+        yield start + at, min(_STEP, length - at)
+
+
+def _read_ahead(part: _Part, pool: ThreadPoolExecutor) -> Iterator[Buffer]:
+    """The part's bytes in order, a few steps read ahead by the pool."""
+    waiting: deque[Future[Buffer]] = deque()
+    try:
+        for offset, length in part.ranges():
+            waiting.append(pool.submit(part.source.read, offset, length))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

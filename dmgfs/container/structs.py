@@ -12,7 +12,7 @@ MISH_SIZE = 204
 RUN_SIZE = 40
 
 UDIFChecksum = Struct("Type" / Int32ub, "Size" / Int32ub, "Value" / Bytes(128))
-"""Type: algorithm (see checksum.py). Size: of the value in bits. Value: left-aligned."""
+"""Type: algorithm (see `algorithm_name`). Size: of the value in bits. Value: left-aligned."""
 
 Koly = Struct(
     "Signature" / Const(b"koly"),
@@ -89,6 +89,24 @@ NAME_OF = {
     0x80000003: "LZH",
     **CODEC_OF,
 }
+
+
+_ALGORITHMS = {
+    1: "CRC-28",
+    2: "CRC-32",
+    3: "DiskCopy 4.2",
+    4: "MD5",
+    5: "SHA",
+    6: "SHA-1",
+    7: "SHA-256",
+    8: "SHA-384",
+    9: "SHA-512",
+}
+
+
+def algorithm_name(kind: int) -> str:
+    """The name of a checksum type for people."""
+    return _ALGORITHMS.get(kind, f"type {kind}")
 
 
 def type_name(run_type: int) -> str:

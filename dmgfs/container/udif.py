@@ -6,17 +6,17 @@ offsets count from the start of the UDIF. If the file has something in front (Ma
 where they should be, and the distance between their end and the trailer says by how much.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from construct import Container as Fields
 
 from dmgfs.cache import ChunkCache
 from dmgfs.container import Container
 from dmgfs.container.blocktable import MOST_SECTORS, BlockTable, Checksum, read_checksum
-from dmgfs.container.checksum import algorithm_name, verify
 from dmgfs.container.resourcefork import (
     LAYER,
     MOST_FORK,
@@ -27,10 +27,13 @@ from dmgfs.container.resourcefork import (
     resources_of_xml,
 )
 from dmgfs.container.segments import Segment, join, open_segments, refuse_part
-from dmgfs.container.structs import KOLY_SIZE, Koly
+from dmgfs.container.structs import KOLY_SIZE, Koly, algorithm_name
 from dmgfs.container.udifdisk import MOST_EXPANDED, UdifDisk
 from dmgfs.errors import CorruptImage, Unsupported
 from dmgfs.source import ByteSource, SliceSource
+
+if TYPE_CHECKING:
+    from dmgfs.container.checksum import Progress, Verdict
 
 _XML_STARTS = (b"<?xml", b"<!DOCTYPE", b"<plist", b"\xef\xbb\xbf<")
 _SIGNATURE = b"\xfa\xde\x0c\xc0"
@@ -96,7 +99,7 @@ def open_udif(
         raise
     opened = Udif(trailer, tables, segments, disk)
     files = [segment.path for segment in segments if segment.path]
-    return Container("UDIF", disk, _details(opened, resources, source), files, lambda: verify(opened), closers)
+    return Container("UDIF", disk, _details(opened, resources, source), files, partial(_verify, opened), closers)
 
 
 def read_trailer(source: ByteSource) -> Trailer:
@@ -181,6 +184,12 @@ def _read_segment(source: ByteSource, path: Path) -> Segment:
         raise CorruptImage(LAYER, "segments", f"{path.name} has no UDIF trailer")
     trailer = read_trailer(source)
     return Segment(path, trailer.koly, _exact_fork(source, trailer))
+
+
+def _verify(opened: Udif) -> "Iterator[Progress | Verdict]":
+    from dmgfs.container.checksum import verify  # hashes and threads that a mount has no use for
+
+    return verify(opened)
 
 
 def _details(opened: Udif, resources: list[Resource], source: ByteSource) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_progress_reaches_the_total() -> None:
     assert all(0 < step.done <= step.total for step in seen)
     assert [step.done for step in seen] == sorted(step.done for step in seen)
     assert seen[-1].total == seen[0].total > 0
+
+
+def test_giving_up_half_way_leaves_no_thread() -> None:
+    before = threading.active_count()
+    container = opened(build([Table("t", [Piece("zlib", bytes(1 << 20)) for _ in range(20)])]).bytes)
+    assert container.verify is not None
+    walk = container.verify()
+    assert isinstance(next(walk), Progress)
+    walk.close()
+    assert threading.active_count() == before
 
 
 def test_an_image_without_checksums() -> None:
