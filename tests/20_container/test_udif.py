@@ -3,6 +3,8 @@ not."""
 
 import os
 import random
+import shutil
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +109,23 @@ def test_each_coding(codec: str, tables_in: str) -> None:
     assert container.details["codecs"][codec]["runs"] == 1
     assert container.details["codecs"][codec]["expanded"] == 40 * SECTOR
     assert container.details["warnings"] == []
+
+
+@pytest.mark.parametrize("tables_in", ["xml", "fork"])
+def test_the_builder_is_believed_by_7zip(tables_in: str, tmp_path: Path) -> None:
+    """What is built here is UDIF to others too: else these tests would prove that two mistakes agree."""
+    seven_zip = shutil.which("7z") or shutil.which("7zz")
+    if seven_zip is None:
+        pytest.skip("7z is not installed (apt install 7zip)")
+    pieces = [Piece(codec, sectors(n, 40)) for n, codec in enumerate(CODECS)]
+    tables = [Table("a", pieces[:3]), Table("b", [*pieces[3:], Piece("zero", 5), Piece("ignore", 7)], data_offset=9)]
+    image = build(tables, tables_in=tables_in)
+    path = tmp_path / "image.dmg"
+    path.write_bytes(image.bytes)
+    tested = subprocess.run([seven_zip, "t", "-tdmg", str(path)], capture_output=True, text=True, check=False)
+    assert "Everything is Ok" in tested.stdout, tested.stdout + tested.stderr
+    theirs = subprocess.run([seven_zip, "x", "-so", "-tdmg", str(path)], capture_output=True, check=True).stdout
+    assert theirs == image.disk
 
 
 class CountingCache(ChunkCache[memoryview]):

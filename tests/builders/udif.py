@@ -291,5 +291,6 @@ def resource_fork(resources: Sequence[tuple[str, int, str, bytes]]) -> bytes:
         types += struct.pack(">4sHH", kind.encode("mac_roman"), len(references[kind]) // 12 - 1, at)
         at += len(references[kind])
     lists = types + b"".join(references[kind] for kind in kinds)
-    table = bytes(24) + struct.pack(">HH", 28, 28 + len(lists)) + lists + names
-    return struct.pack(">4I", 256, 256 + len(data), len(data), len(table)).ljust(256, b"\0") + data + table
+    rest = bytes(8) + struct.pack(">HH", 28, 28 + len(lists)) + lists + names
+    header = struct.pack(">4I", 256, 256 + len(data), len(data), 16 + len(rest))
+    return header.ljust(256, b"\0") + data + header + rest
