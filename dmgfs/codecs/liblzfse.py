@@ -35,6 +35,8 @@ def decode(stream: bytes, expected: int) -> memoryview | None:
     """
     assert _decode_buffer is not None
     out = bytearray(expected + 1)
-    target = (ctypes.c_char * len(out)).from_buffer(out)
+    target = ctypes.c_char.from_buffer(
+        out
+    )  # holds the buffer in place; an array type for each length would cost more
     written = _decode_buffer(ctypes.addressof(target), len(out), stream, len(stream), None)
     return memoryview(out)[:expected] if written == expected else None
