@@ -157,6 +157,11 @@ class Image:
             self._volumes[partition.index] = volume
         return volume
 
+    def part(self, wanted: int | str) -> ByteSource:
+        """The bytes of a partition, whatever stands on it. Raises WhichPartition."""
+        partition = self._named(wanted)
+        return SliceSource(self.disk, partition.start, partition.length)
+
     def source(self, partition: Partition) -> ByteSource:
         """The bytes of the volume on the partition (of the inner one, if it is wrapped)."""
         found = self.found(partition)

@@ -36,6 +36,7 @@ VERBS = (
     "xattr",
     "extract",
     "verify",
+    "convert",
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77

@@ -149,7 +149,7 @@ class FolderSink:
         try:
             try:
                 for offset, block in blocks(content):
-                    _write(file, offset, block)
+                    write_sparse(file, offset, block)
                     progress.advance(len(block), item.path)
                 os.ftruncate(file, content.size)
                 self._finish(item, file)
@@ -227,7 +227,7 @@ def blocks(content: Content) -> Iterator[tuple[int, Buffer]]:
         yield offset, content.read(offset, min(BLOCK, content.size - offset))
 
 
-def _write(file: int, offset: int, block: Buffer) -> None:
+def write_sparse(file: int, offset: int, block: Buffer) -> None:
     """Writes the block, leaving holes where it is zero."""
     view = memoryview(block)
     start = 0

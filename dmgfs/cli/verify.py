@@ -1,7 +1,7 @@
 """dmgfs verify: does everything in the image decode, and is it what its checksums say? --deep: are the volumes sound, and
 can every file be read?
 
-The exit code is 0 when nothing is wrong, 65 when something is. A checksum that cannot be computed is said and is no fault.
+The exit code is 0 when nothing is wrong, 65 when something is. What cannot be told is said and is no fault.
 """
 
 import argparse
@@ -66,11 +66,14 @@ def _line(finding: dict[str, Any]) -> str:
 
 
 def _findings(image: "Image", args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    yield from (finding(f"{image.container.kind} image", None, warning) for warning in image.warnings)
     yield from _container(image, args)
-    if args.deep:
-        for partition in image.partitions:
-            if image.mountable(partition):
-                yield from _volume(image, partition, args)
+    for partition in image.partitions if args.deep else ():
+        if image.mountable(partition):
+            yield from _volume(image, partition, args)
+        elif partition.may_hold_volume:
+            kind = image.found(partition).kind
+            yield finding(f"partition {partition.index}", None, f"{kind}: its contents are not checked")
 
 
 def _container(image: "Image", args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -110,3 +110,9 @@ def test_deep_finds_an_object_that_cannot_be_read(run, tmp_path: Path, what: str
     image = write(tmp_path / "image", builder.build().data)
     bad = [one for one in findings(run, "--deep", image) if one["ok"] is False]
     assert [str(one["what"]).rpartition(": ")[2] for one in bad] == ["/bad"]
+
+
+def test_deep_says_what_it_does_not_check(run, tmp_path: Path) -> None:
+    said = run("verify", "--deep", write(tmp_path / "apfs", bytes(32) + b"NXSB" + bytes(4060)))
+    assert said.code == 0
+    assert b"?   partition 0: APFS: its contents are not checked" in said.out

@@ -1,0 +1,36 @@
+"""What the documentation shows is run as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from builders.hfsplus import ROOT, HfsPlusBuilder
+
+API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+
+
+def test_the_example_of_the_engine(tmp_path: Path) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", API.read_text(), re.DOTALL)
+    builder = HfsPlusBuilder(name="Example")
+    folder = builder.folder(ROOT, "folder")
+    builder.file(folder, "inside", b"123")
+    builder.file(ROOT, "Read Me.txt", b"Hello, reader")
+    image = tmp_path / "image"
+    image.write_bytes(builder.build().data)
+    done = subprocess.run([sys.executable, "-c", example, image], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("raw ")
+    assert lines[1:] == [
+        "0   HFS+",
+        "HFS+ Example 2 files",
+        "/folder 0",
+        "/folder/inside 3",
+        "/Read Me.txt 13",
+        "Hello, reader",
+    ]
+    image.write_bytes(b"PK\x03\x04" + bytes(600))
+    done = subprocess.run([sys.executable, "-c", example, image], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZIP archive" in done.stderr
