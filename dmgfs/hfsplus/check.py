@@ -25,6 +25,7 @@ def check_tree(tree: BTree[Any]) -> Iterator[CorruptImage]:
         number, height, first, end = todo.pop()
         if number in seen:
             yield CorruptImage(tree.layer, f"node {number}", "two index records lead to it")
+            whole = False
             continue
         seen.add(number)
         try:
@@ -40,11 +41,13 @@ def check_tree(tree: BTree[Any]) -> Iterator[CorruptImage]:
             leaves.append(node)
         ends = [*node.keys[1:], end]
         todo += [(below[index], height - 1, node.keys[index], ends[index]) for index in reversed(range(len(below)))]
+    if not whole:
+        return  # what is missing would make the rest look wrong
     for leaf, following in zip(leaves, [*(leaf.number for leaf in leaves[1:]), 0], strict=True):
-        if whole and leaf.flink != following:
+        if leaf.flink != following:
             why = f"linked with node {leaf.flink}, the index says that {following} follows"
             yield CorruptImage(tree.layer, f"node {leaf.number}", why)
     records = sum(leaf.count for leaf in leaves)
-    if whole and records != header.leaf_records:
+    if records != header.leaf_records:
         why = f"{header.leaf_records} records claimed, {records} are there"
         yield CorruptImage(tree.layer, "header record", why)

@@ -116,3 +116,14 @@ def test_deep_says_what_it_does_not_check(run, tmp_path: Path) -> None:
     said = run("verify", "--deep", write(tmp_path / "apfs", bytes(32) + b"NXSB" + bytes(4060)))
     assert said.code == 0
     assert b"?   partition 0: APFS: its contents are not checked" in said.out
+
+
+def test_deep_goes_on_behind_a_tree_whose_root_is_gone(run, tmp_path: Path) -> None:
+    built = volume().build()
+    assert built.attributes is not None
+    root = built.get(built.attributes.node(0) + 14 + 2, ">I")
+    built.patch(built.attributes.node(root) + 8, ">b", 5)
+    said = run("verify", "--deep", write(tmp_path / "image", built.data))
+    assert said.code == 65
+    assert b"BAD HFS+ volume 'Test' on partition 0: HFS+ attributes: node" in said.out
+    assert b"HFS+ catalog: 42 records in order" in said.out
