@@ -119,7 +119,9 @@ class ChunkCache(Generic[T]):
         self._units[key] = unit
         self._bytes += weight
         while self._bytes > self.budget:
-            _, oldest = self._units.popitem(least_recent=True)
+            # Not popitem: in lru-dict 1.4.1 it never gives its reference up, and every evicted unit would stay in memory.
+            last, oldest = self._units.peek_last_item()
+            del self._units[last]
             self._bytes -= self._weigh(oldest)
             self._evictions += 1
 

@@ -1,6 +1,8 @@
 """The chunk cache: bounded in bytes, one decode per unit, and a failure that is told to all and remembered by none."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from hypothesis import given
@@ -118,3 +120,15 @@ def test_a_quick_unit_that_another_thread_was_quicker_to_keep_is_counted_once() 
 
     assert cache.get_inline("k", overtaken) == b"1234"
     assert cache.statistics().bytes == 4
+
+
+def test_what_is_evicted_is_freed() -> None:
+    """The LRU underneath has forgotten to give references up before."""
+
+    class Unit(bytearray):
+        pass
+
+    cache: ChunkCache[Unit] = ChunkCache(1000)
+    alive = [weakref.ref(cache.get(number, lambda: Unit(bytes(100)))) for number in range(100)]
+    gc.collect()
+    assert sum(1 for one in alive if one() is not None) == 10
