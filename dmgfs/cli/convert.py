@@ -1,52 +1,132 @@
-"""dmgfs convert: the disk of an image written out for other programs. Zeros become holes; the result appears under its name
-only when it is complete."""
+"""dmgfs convert: the disk of an image written out in another format, compressed or not. The result appears under its name
+only when it is complete; a signal, damage or a full disk leave nothing behind.
+
+Exit codes besides the usual: 73 where the output exists or is the input.
+"""
 
 import argparse
-import errno
 import os
-import tempfile
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-from dmgfs.cli.report import Progress, add_progress_option
+from dmgfs.cli.report import Progress, add_progress_option, human, print_json, printable
 from dmgfs.cli.target import add_image_options, open_target
-from dmgfs.cli.unpack import blocks, write_sparse
 
-SUMMARY = "write the disk of an image out"
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+
+SUMMARY = "write the disk of an image in another format"
+
+USAGE, CANNOT_CREATE = 64, 73
+SECTOR = 512
+CHUNK_SECTORS = 2048
+FORMATS = ("raw", "udro", "udzo", "udbz", "ulfo", "ulmo", "udco", "sparseimage")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, volume=False)
-    parser.add_argument("output", metavar="FILE", help="what to write; must not exist yet")
+    parser.add_argument("output", metavar="OUT", help="the file to write")
     parser.add_argument(
-        "--to", choices=("raw",), default="raw", help="raw: the plain disk, for loop devices and others"
+        "--to",
+        choices=FORMATS,
+        default="raw",
+        help="raw (default): the plain disk, zeros as holes; udro: UDIF, not compressed; udzo, udbz, ulfo, ulmo, udco: "
+        "UDIF with zlib, bzip2, LZFSE, xz, ADC; sparseimage",
     )
     parser.add_argument("--partition", metavar="N|NAME", help="this partition only, not the whole disk")
+    parser.add_argument(
+        "--chunk",
+        metavar="SECTORS",
+        type=int,
+        default=CHUNK_SECTORS,
+        help="sectors that are compressed as one, or in a band (default: 2048, which is 1 MiB)",
+    )
+    parser.add_argument("--level", metavar="N", type=int, help="udzo 1-12 (6), udbz 1-9 (9), ulmo 0-9 (6)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--jobs", metavar="N", type=int, help="threads (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="say what was written as a JSON object")
     add_progress_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if os.path.lexists(args.output):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), args.output)
-    with open_target(args) as image:
-        source = image.disk if args.partition is None else image.part(args.partition)
-        progress = Progress(args.progress, "convert", source.size)
-        folder = os.path.dirname(os.path.abspath(args.output))
-        file, unfinished = tempfile.mkstemp(prefix=".dmgfs-", dir=folder)
+    from dmgfs.packing import pack
+
+    with _stopped_by_signals(), open_target(args) as image:
+        if _is_input(args.output, image):
+            return _refuse(
+                args.image, f"{args.output} is the image itself, or in it; name another file", CANNOT_CREATE
+            )
+        disk = image.disk if args.partition is None else image.part(args.partition)
+        layout = image.map if args.partition is None else None
+        progress = Progress(args.progress, "convert", disk.size)
+
+        def advance(amount: int) -> None:
+            progress.advance(amount, args.output)
+
         try:
-            for offset, block in blocks(source):
-                write_sparse(file, offset, block)
-                progress.advance(len(block))
-            os.ftruncate(file, source.size)
-            os.fchmod(file, 0o666 & ~_umask())
-            os.link(unfinished, args.output)  # unlike rename, this replaces nothing that came meanwhile
+            packed = pack(
+                disk,
+                args.output,
+                args.to,
+                layout=layout,
+                chunk=args.chunk * SECTOR,
+                level=args.level,
+                replace=args.force,
+                workers=args.jobs,
+                advance=advance,
+            )
+        except ValueError as error:
+            return _refuse(args.image, str(error), USAGE)
+        except FileExistsError as error:
+            return _refuse(args.image, f"{args.output}: {error.strerror}", CANNOT_CREATE)
         finally:
-            os.close(file)
-            os.unlink(unfinished)
             progress.finish()
+        _report(args, disk.size, packed.size, packed.runs)
     return 0
 
 
-def _umask() -> int:
-    """Linux has no way to ask for it without setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _report(args: argparse.Namespace, disk_size: int, size: int, runs: dict[str, int]) -> None:
+    if args.json:
+        print_json({"output": args.output, "format": args.to, "disk_size": disk_size, "size": size, "runs": runs})
+    else:
+        share = f" ({100 * size / disk_size:.1f} %)" if disk_size and args.to != "raw" else ""
+        print(printable(f"{args.output}: {args.to}, {human(size)} for a disk of {human(disk_size)}{share}"))
+
+
+def _refuse(image: str, why: str, code: int) -> int:
+    print(printable(f"dmgfs: {image}: {why}"), file=sys.stderr)
+    return code
+
+
+def _is_input(output: str, image: "Image") -> bool:
+    """Whether `output` is one of the files that the image, or the image around it, consists of."""
+    here: Image | None = image
+    while here is not None:
+        for path in here.container.files:
+            if os.path.exists(output) and os.path.samefile(path, output):
+                return True
+            if path.is_dir() and os.path.realpath(output).startswith(os.path.realpath(path) + os.sep):
+                return True
+        here = here.outer
+    return False
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the verb as an exception does, so that what was begun is taken away."""
+    former: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        former[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
