@@ -120,8 +120,10 @@ class ChunkCache(Generic[T]):
         self._bytes += weight
         while self._bytes > self.budget:
             # Not popitem: in lru-dict 1.4.1 it never gives its reference up, and every evicted unit would stay in memory.
-            last, oldest = self._units.peek_last_item()
-            del self._units[last]
+            last = self._units.peek_last_item()
+            assert last is not None
+            key, oldest = last
+            del self._units[key]
             self._bytes -= self._weigh(oldest)
             self._evictions += 1
 
