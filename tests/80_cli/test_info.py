@@ -1,6 +1,7 @@
 """info: golden facts of real images, and every image in no time and little memory."""
 
 import json
+import plistlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from builders.encrypted import PASSPHRASE, encrypt_v2
 from builders.hfsplus import ROOT, HfsPlusBuilder
 from builders.partitions import HFS_GUID, Part, gpt_disk
+from builders.sparse import write_bundle
 from builders.udif import Piece, Table, build
 
 MOST_MEMORY = 200 << 20
@@ -168,3 +170,29 @@ def test_every_image_in_a_second_and_little_memory(corpus_index, corpus_image, t
         assert (len(err.splitlines()), bool(out)) == ((0, True) if code == 0 else (1, False)), (entry["name"], err)
         assert seconds < 1, (entry["name"], seconds)
         assert memory < MOST_MEMORY, (entry["name"], memory >> 20)
+
+
+def test_of_a_netboot_folder(run, tmp_path: Path) -> None:
+    folder = tmp_path / "Install.nbi"
+    (folder / "i386").mkdir(parents=True)
+    (folder / "i386/booter").write_bytes(b"boot")
+    (folder / "System.dmg").write_bytes(build([Table("whole disk", [Piece("zlib", disk())])]).bytes)
+    info = {"Name": "Install", "RootPath": "System.dmg", "Type": "HTTP", "Architectures": ["i386", "x86_64"]}
+    (folder / "NBImageInfo.plist").write_bytes(plistlib.dumps(info))
+    found = facts(run, folder)
+    assert found["container"]["netboot"]["Name"] == "Install"
+    assert found["partitions"][0]["volume"]["name"] == "Built"
+    text = run("info", folder).out.decode()
+    assert "netboot       Name Install" in text
+    assert "netboot file  boot file i386/booter: 4 B" in text
+    assert "boot file x86_64/booter: missing" in text
+    assert "warning: NetBoot folder: the boot file 'x86_64/booter' is missing" in text
+    assert run("cat", folder, "file").out == b"x"
+
+
+def test_of_a_sparse_bundle(run, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "disk.sparsebundle", disk(), band=8192)
+    found = facts(run, tmp_path / "disk.sparsebundle")
+    assert found["container"]["kind"] == "sparse bundle"
+    assert found["stored_size"] >= 8192
+    assert "band size     8192" in run("info", tmp_path / "disk.sparsebundle").out.decode()
