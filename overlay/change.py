@@ -41,10 +41,10 @@ class Unname(NamedTuple):
 
 
 class White(NamedTuple):
-    """The lower's entry `key` is hidden for good."""
+    """The lower's entry that is listed as `name` is hidden for good."""
 
     parent: int
-    key: bytes
+    name: bytes
 
 
 class Shut(NamedTuple):

@@ -15,7 +15,7 @@ from overlay.change import Change, Cutoff, Fill, Inline, Limit, Mark, Patch
 from overlay.facts import Facts
 from overlay.pages import HOLE, PAGE, PAGE_BITS, ZERO, PageMap, Run, cut_range, is_stored, pages_in
 from overlay.state import Open, State, changed, error
-from overlay.tree import BLOCK, FILE, File
+from overlay.tree import BLOCK, FILE, PAGES, File
 from overlay.vfs import Ask, Attr, Buffer, Content, Steps
 
 INLINE_MAX = 3072
@@ -76,10 +76,10 @@ def read(state: State, ino: int, offset: int, length: int) -> Steps[Buffer]:
         if content is None:
             content = yield Ask(state.lower.open, (ino,))
             continue
-        length = min(length, content.size - offset)
-        if length <= 0:
+        there = min(length, content.size - offset)
+        if there <= 0:
             return b""
-        data: Buffer = yield Ask(content.read, (offset, length))
+        data: Buffer = yield Ask(content.read, (offset, there))
         if not state.is_changed(ino):
             return data
     return (yield from state.steps(_read_changed, ino, offset, length))
@@ -213,6 +213,8 @@ class _Writing:
             else:
                 self.whole(page, data, view, done, length)
             done += length
+        if self.file is None or self.file.pages is None:
+            self.change.weight += PAGES
         count = pages_in(offset + len(data)) - (offset >> PAGE_BITS)
         self.change.weight += BLOCK * self.pages.new_blocks(offset >> PAGE_BITS, count)
 

@@ -79,12 +79,13 @@ def _lower_entries(
 ) -> int:
     """Adds what shows of the batch from entry `number` on; the cookie reached."""
     nodes = state.tree.nodes
+    hidden = directory.whiteouts if directory is not None else ()
     cookie = number + _FIRST_LOWER - 1
     for entry in handle.batch[number - handle.first :]:
         if len(entries) == limit:
             break
         cookie += 1
-        if state.is_hidden(directory, entry.name):
+        if entry.name in hidden:
             continue
         node = nodes.get(entry.ino)
         attr = entry.attr if node is None else node.attr

@@ -9,7 +9,7 @@ from overlay import contents
 from overlay.change import Change, Drop, Shut, Target
 from overlay.facts import Facts
 from overlay.state import NAME_MAX, Found, State, changed, error, touched
-from overlay.tree import DIRECTORY
+from overlay.tree import DIRECTORY, TARGET
 from overlay.vfs import Attr, Caller
 
 RENAME_NOREPLACE = 1
@@ -71,7 +71,7 @@ def make(
     change = Change()
     state.put(change, attr, parent if is_directory else 0)
     if target is not None:
-        change.weight += len(target)
+        change.weight += TARGET + len(target)
         change.items.append(Target(ino, target))
     state.put(change, touched(above, now, int(is_directory)))
     state.name(change, parent, state.lower.fold(name), name, ino)

@@ -11,7 +11,7 @@ from overlay.change import Change, Drop, Name, Put, Unname, White
 from overlay.facts import Facts, Need, Scan
 from overlay.holds import Holds
 from overlay.store import Store
-from overlay.tree import DIRECTORY, NODE, WHITEOUT, Directory, Tree, entry_weight
+from overlay.tree import DIRECTORY, NODE, WHITEOUT, Tree, entry_weight
 from overlay.vfs import Ask, Attr, Content, Lower
 
 P = ParamSpec("P")
@@ -140,10 +140,12 @@ class State:
             own = directory.added.get(key)
             if own is not None:
                 return Found(key, own.name, own.ino, True)
-            if directory.opaque or key in directory.whiteouts:
+            if directory.opaque:
                 return None
         entry = facts.lookup(parent, name)
-        return None if entry is None else Found(key, entry.name, entry.ino, False)
+        if entry is None or (directory is not None and entry.name in directory.whiteouts):
+            return None
+        return Found(key, entry.name, entry.ino, False)
 
     def parent(self, facts: Facts, ino: int) -> int:
         """The directory that holds directory `ino`; the root holds itself."""
@@ -173,7 +175,7 @@ class State:
         scan = facts.scans.setdefault(ino, Scan())
         while True:
             while scan.entries:
-                if not self.is_hidden(directory, scan.entries[-1].name):
+                if directory is None or scan.entries[-1].name not in directory.whiteouts:
                     return False
                 scan.entries.pop()
             if scan.started and scan.after is None:
@@ -182,10 +184,6 @@ class State:
             scan.started = True
             scan.entries = list(reversed(listing.entries))
             scan.after = listing.next
-
-    def is_hidden(self, directory: Directory | None, name: bytes) -> bool:
-        """Whether the lower's entry `name` does not show."""
-        return directory is not None and bool(directory.whiteouts) and self.lower.fold(name) in directory.whiteouts
 
     # -- changes ---------------------------------------------------------------------------------------------------------
 
@@ -210,8 +208,8 @@ class State:
         if found.own:
             change.items.append(Unname(parent, found.key))
         else:
-            change.weight += WHITEOUT + len(found.key) + self._delta_weight(parent)
-            change.items.append(White(parent, found.key))
+            change.weight += WHITEOUT + len(found.name) + self._delta_weight(parent)
+            change.items.append(White(parent, found.name))
 
     def _delta_weight(self, ino: int) -> int:
         return DIRECTORY if self.tree.directory(ino) is None else 0

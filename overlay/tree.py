@@ -3,7 +3,9 @@
 Rules that hold here:
 - identity is the inode, names are entries of directories; renaming a directory moves one entry;
 - in a directory no name is both the overlay's own and a visible one of the lower: the lower's is whited out first, and a
-  whiteout stays under the entry that covers it. So a removed name never comes back;
+  whiteout stays under the entry that covers it. So a removed name never comes back. Own entries are filed by the folded
+  name, because any spelling must find them; whiteouts by the spelling that the lower lists, because that names one entry
+  of the lower also where a volume holds two that fold alike;
 - the tree changes in `apply` only, which cannot fail; `weight` is what it takes in memory (pages not counted), kept by
   addition and equal to what `weigh` counts afresh. The constants were measured: bytes per object of CPython 3.11 with its
   share of the dict it is in.
@@ -11,6 +13,7 @@ Rules that hold here:
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from stat import S_ISDIR
 from typing import Any, Final, NamedTuple
 
@@ -18,17 +21,22 @@ from overlay import change as items
 from overlay.pages import HOLE, PageMap, Run
 from overlay.vfs import FIRST_NEW_INODE, Attr
 
-NODE: Final = 560
-DIRECTORY: Final = 560
-FILE: Final = 240
-BLOCK: Final = 450
-ENTRY: Final = 360
-WHITEOUT: Final = 130
+NODE: Final = 430
+DIRECTORY: Final = 200
+FILE: Final = 120
+PAGES: Final = 190
+BLOCK: Final = 405
+TARGET: Final = 40
+ENTRY: Final = 250
+WHITEOUT: Final = 120
 XATTRS: Final = 240
-XATTR: Final = 200
+XATTR: Final = 80
 
 FIRST_OWN_COOKIE: Final = 1 << 40
 """readdir cookies of the overlay's own entries count from here; those of the lower are below."""
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class Own(NamedTuple):
@@ -41,14 +49,15 @@ class Own(NamedTuple):
 
 
 class Directory:
-    """What differs from the lower's directory. `opaque`: nothing of the lower shows (new or removed directories)."""
+    """What differs from the lower's directory. added: folded name → own entry. whiteouts: names of the lower that are
+    hidden. opaque: nothing of the lower shows (new or removed directories)."""
 
     __slots__ = ("_next_cookie", "_order", "added", "opaque", "whiteouts")
 
     def __init__(self, opaque: bool) -> None:
         self.opaque = opaque
         self.added: dict[bytes, Own] = {}
-        self.whiteouts: set[bytes] = set()
+        self.whiteouts: AbstractSet[bytes] = _NOTHING  # a set of its own from the first one on
         self._order: list[Own] = []  # by cookie; removed entries linger until they are half of it
         self._next_cookie = FIRST_OWN_COOKIE
 
@@ -153,6 +162,7 @@ class Tree:
         file = self._own_file(ino)
         if file.pages is None:
             file.pages = PageMap()
+            self.weight += PAGES
         return file.pages
 
     # -- applying ------------------------------------------------------------------------------------------------------
@@ -198,9 +208,12 @@ class Tree:
 
     def _white(self, item: items.White) -> None:
         directory = self._own_directory(item.parent)
-        if item.key not in directory.whiteouts:
-            directory.whiteouts.add(item.key)
-            self.weight += WHITEOUT + len(item.key)
+        if item.name not in directory.whiteouts:
+            if isinstance(directory.whiteouts, set):
+                directory.whiteouts.add(item.name)
+            else:
+                directory.whiteouts = {item.name}
+            self.weight += WHITEOUT + len(item.name)
 
     def _shut(self, item: items.Shut) -> None:
         node = self.nodes[item.ino]
@@ -210,7 +223,7 @@ class Tree:
 
     def _target(self, item: items.Target) -> None:
         self.nodes[item.ino].body = item.target
-        self.weight += len(item.target)
+        self.weight += TARGET + len(item.target)
 
     def _xattr(self, item: items.Xattr) -> None:
         node = self.nodes[item.ino]
@@ -272,12 +285,12 @@ def node_weight(node: Node) -> int:
     if isinstance(body, Directory):
         weight += DIRECTORY
         weight += sum(entry_weight(own.key, own.name) for own in body.added.values())
-        weight += sum(WHITEOUT + len(key) for key in body.whiteouts)
+        weight += sum(WHITEOUT + len(name) for name in body.whiteouts)
     elif isinstance(body, File):
         weight += FILE + len(body.inline or b"")
-        weight += BLOCK * (body.pages.blocks if body.pages is not None else 0)
+        weight += PAGES + BLOCK * body.pages.blocks if body.pages is not None else 0
     elif body is not None:
-        weight += len(body)
+        weight += TARGET + len(body)
     if node.xattrs is not None:
         weight += XATTRS + sum(XATTR + len(name) + len(value or b"") for name, value in node.xattrs.items())
     return weight
