@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dmgfs.errors import CorruptImage
+from dmgfs.flags import FLAGS, flag_names
 from dmgfs.names import Names
 from dmgfs.source import ByteSource
 from dmgfs.volume import ROOT_FOLDER, Node, Volume
@@ -36,6 +37,13 @@ XATTR_LIST_MAX = 64 << 10
 FINDER_INFO = "com.apple.FinderInfo"
 RESOURCE_FORK = "com.apple.ResourceFork"
 PRIVATE_PREFIX = "com.apple.system."
+LINUX_NAMESPACES = ("user.", "trusted.", "security.")
+"""A name on disk that begins like this was written by Linux and is shown as it is."""
+
+FLAGS_ATTRIBUTE = b"user.dmgfs.flags"
+CREATED_ATTRIBUTE = b"user.dmgfs.created"
+"""Made here, and not listed, so that copies do not carry them: the BSD flags by their names in chflags(1), "-" for none;
+the date of creation in seconds since 1970. Neither has a place in Linux's stat."""
 
 NANOSECONDS = 10**9
 
@@ -53,7 +61,7 @@ class View:
 
     names: composed ("nfc", what people type) or as stored ("nfd"). owners: "image" as recorded, "mounter" all objects
     belong to `uid` and `gid`. uid, gid, umask: of objects that carry no permissions. xattrs: "user" puts "user." before
-    the names, "raw" shows them as they are, "none" hides them.
+    the names that do not begin with a namespace of Linux, "raw" shows all as they are, "none" hides them.
     """
 
     names: Literal["nfc", "nfd"] = "nfc"
@@ -74,7 +82,6 @@ class VolumeLower:
         self._view = view or View()
         self._names = Names(volume, compose=self._view.names == "nfc")
         self._block_size = volume.info.block_size
-        self._xattr_prefix = b"user." if self._view.xattrs == "user" else b""
 
     @property
     def root(self) -> int:
@@ -109,6 +116,13 @@ class VolumeLower:
             raise OSError(errno.EINVAL, "only regular files have contents")
         return self._volume.data(node)
 
+    def resource(self, ino: int) -> Content:
+        """The resource fork of a regular file; size 0 where there is none, or where it only carries compressed data."""
+        node = self._sound(ino)
+        if not stat.S_ISREG(node.mode):
+            raise OSError(errno.EINVAL, "only regular files have forks")
+        return self._volume.resource(node)
+
     def readlink(self, ino: int) -> bytes:
         node = self._sound(ino)
         if not stat.S_ISLNK(node.mode):
@@ -130,49 +144,62 @@ class VolumeLower:
 
     def listxattr(self, ino: int) -> Sequence[bytes]:
         node = self._sound(ino)
-        if not self._has_xattrs(node):
+        if self._view.xattrs == "none":
             return ()
         names = [FINDER_INFO] if _finder_info(node) else []
         if 0 < self._resource_size(node) <= XATTR_VALUE_MAX:
             names.append(RESOURCE_FORK)
         names += [name for name, value in self._volume.attributes(node).items() if value.size <= XATTR_VALUE_MAX]
-        shown: list[bytes] = []
+        shown: dict[bytes, None] = {}
         room = XATTR_LIST_MAX
         for name in names:
             text = self._xattr_name(name)
-            if text is not None and len(text) < room:
-                shown.append(text)
+            if text is not None and text not in shown and len(text) < room and self._may_have(node, text):
+                shown[text] = None
                 room -= len(text) + 1
-        return shown
+        return list(shown)
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         """OSError(E2BIG) for a value that Linux cannot pass."""
-        if self._view.xattrs == "none" or not name.startswith(self._xattr_prefix):
-            return None  # security.capability is asked for at every exec and write: no look at the volume
+        if self._view.xattrs == "none":
+            return None
         try:
-            wanted = name[len(self._xattr_prefix) :].decode("utf-8", "surrogatepass")
+            text = name.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             return None
+        stored = self._stored_names(text)
+        if not stored:
+            return None  # no look at the volume
         node = self._sound(ino)
-        if wanted.startswith(PRIVATE_PREFIX) or not self._has_xattrs(node):
+        if name in (FLAGS_ATTRIBUTE, CREATED_ATTRIBUTE):
+            return _computed(node, name)
+        if not self._may_have(node, name):
             return None
-        if wanted == FINDER_INFO:
-            return _finder_info(node)
-        if wanted == RESOURCE_FORK:
-            value: ByteSource | None = self._volume.resource(node) if self._resource_size(node) else None
-        else:
-            value = self._volume.attributes(node).get(wanted)
-        if value is None:
-            return None
-        if value.size > XATTR_VALUE_MAX:
-            raise OSError(errno.E2BIG, "the attribute is larger than the 64 KiB that Linux can pass")
-        return bytes(value.read(0, value.size))
+        for wanted in stored:
+            value = self._value(node, wanted)
+            if value is not None:
+                return value
+        return None
 
-    def _has_xattrs(self, node: Node) -> bool:
+    def _value(self, node: Node, name: str) -> bytes | None:
+        """Of the attribute with this name on disk."""
+        if name.startswith(PRIVATE_PREFIX):
+            return None
+        if name == FINDER_INFO:
+            return _finder_info(node)
+        if name == RESOURCE_FORK:
+            source: ByteSource | None = self._volume.resource(node) if self._resource_size(node) else None
+        else:
+            source = self._volume.attributes(node).get(name)
+        if source is None:
+            return None
+        if source.size > XATTR_VALUE_MAX:
+            raise OSError(errno.E2BIG, "the attribute is larger than the 64 KiB that Linux can pass")
+        return bytes(source.read(0, source.size))
+
+    def _may_have(self, node: Node, name: bytes) -> bool:
         """The kernel refuses user attributes on anything but files and directories without asking, so none are listed."""
-        if self._view.xattrs == "none":
-            return False
-        return self._view.xattrs == "raw" or stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
+        return not name.startswith(b"user.") or stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode)
 
     def _resource_size(self, node: Node) -> int:
         return 0 if node.compressed or not stat.S_ISREG(node.mode) else node.resource_size
@@ -181,8 +208,17 @@ class VolumeLower:
         """The name on Linux, None for one that cannot be shown."""
         if name.startswith(PRIVATE_PREFIX) or "\0" in name or not name:
             return None
-        text = self._xattr_prefix + name.encode("utf-8", "surrogatepass")
+        as_it_is = self._view.xattrs == "raw" or name.startswith(LINUX_NAMESPACES)
+        text = (name if as_it_is else f"user.{name}").encode("utf-8", "surrogatepass")
         return text if len(text) <= XATTR_NAME_MAX else None
+
+    def _stored_names(self, name: str) -> tuple[str, ...]:
+        """What `name` of Linux can be called on disk; what is called exactly so comes first."""
+        if self._view.xattrs == "raw":
+            return (name,)
+        if name.startswith("user."):
+            return (name, name.removeprefix("user."))
+        return (name,) if name.startswith(LINUX_NAMESPACES) else ()
 
     # -- nodes -----------------------------------------------------------------------------------------------------------
 
@@ -254,6 +290,12 @@ class VolumeLower:
         if node.compressed:
             return -(-self._size(node, kind) // 512)
         return node.data_blocks * self._block_size // 512
+
+
+def _computed(node: Node, name: bytes) -> bytes | None:
+    if name == FLAGS_ATTRIBUTE:
+        return ",".join(flag_names(node.flags, FLAGS)).encode() or b"-"
+    return None if node.created is None else b"%d" % node.created
 
 
 def _finder_info(node: Node) -> bytes | None:

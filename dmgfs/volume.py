@@ -64,7 +64,8 @@ class Page(NamedTuple):
 
 class VolumeInfo(NamedTuple):
     """For `dmgfs info` and statfs. kind: "HFS+", "HFSX", "HFS". journal: None, "clean", "dirty", "replayed", "empty",
-    "external", "ignored" (unreadable). id: 64-bit volume identifier as 16 hex digits, "" where there is none."""
+    "external", "ignored" (unreadable); journal_detail: the same as a sentence. id: 64-bit volume identifier as 16 hex
+    digits, "" where there is none."""
 
     kind: str
     name: str
@@ -85,6 +86,7 @@ class VolumeInfo(NamedTuple):
     attributes: Sequence[str]
     encodings: int
     warnings: Sequence[str]
+    journal_detail: str = ""
 
 
 class Volume(Protocol):

@@ -14,6 +14,7 @@ from dmgfs.cli.report import human, print_json, printable
 from dmgfs.cli.stat import date
 from dmgfs.cli.target import add_image_options, open_target
 from dmgfs.errors import DmgError
+from dmgfs.flags import encoding_name
 
 if TYPE_CHECKING:
     from dmgfs.image import Image
@@ -178,6 +179,13 @@ def _map_lines(facts: dict[str, Any]) -> list[str]:
     return shown
 
 
+def _journal(volume: dict[str, Any]) -> str:
+    parts = [volume["journal"] or "none"]
+    if volume["journal_detail"]:
+        parts[0] += f": {volume['journal_detail']}"
+    return "; ".join(parts if volume["clean"] else [*parts, "not unmounted cleanly"])
+
+
 def _volume_lines(partition: dict[str, Any]) -> list[str]:
     volume = partition["volume"]
     sensitive = "case-sensitive" if volume["case_sensitive"] else "case-insensitive"
@@ -187,9 +195,9 @@ def _volume_lines(partition: dict[str, Any]) -> list[str]:
         _row("volume", f'{volume["kind"]} "{volume["name"]}", {sensitive}'),
         _row("", f"{volume['files']} files, {volume['folders']} folders"),
         _row("", f"{human(used)} of {human(size)} used, blocks of {volume['block_size']} bytes"),
-        _row("journal", f"{volume['journal'] or 'none'}{'' if volume['clean'] else ', not unmounted cleanly'}"),
+        _row("journal", _journal(volume)),
         _row("attributes", ", ".join(volume["attributes"]) or "-"),
-        _row("encodings", ", ".join(str(bit) for bit in volume["encodings"]) or "-"),
+        _row("encodings", ", ".join(encoding_name(bit) for bit in volume["encodings"]) or "-"),
         *(_row(key.replace("_", " "), date(volume[key])) for key in ("created", "modified", "checked", "backed_up")),
         _row("last mounted", volume["last_mounted_by"] or "-"),
         _row("id", volume["id"] or "-"),

@@ -18,6 +18,7 @@ from dmgfs.cli.options import (
     identity,
     merge,
     octal,
+    parse_owners,
     parse_shadow,
     parse_size,
     parse_words,
@@ -45,10 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--cache", metavar="SIZE", help="memory for decoded chunks, default 64M")
     add(
         "--owners",
-        metavar="image|mounter",
-        help="whose files they are: as recorded, or all yours (default unless root)",
+        metavar="on|off|UID:GID",
+        help="whose files they are: as recorded (on, the default for root), all yours (off, the default for others), or "
+        "all of that user and group",
     )
-    add("--uid", metavar="N", help="owner of what has none recorded, or of all with --owners mounter")
+    add("--uid", metavar="N", help="owner of what has none recorded, and of all with --owners off; default: you")
     add("--gid", metavar="N", help="the same for the group")
     add("--umask", metavar="OCTAL", help="permissions taken away from what has none recorded, default 022")
     add("--names", metavar="nfc|nfd", help="show names composed (default) or decomposed as the volume stores them")
@@ -128,12 +130,18 @@ def _absolute(image: str) -> str:
 def _view(args: argparse.Namespace) -> "View":
     from dmgfs.lower import View
 
-    default_owners = "image" if os.geteuid() == 0 else "mounter"
+    owners, everyone = parse_owners(args.owners, "image" if os.geteuid() == 0 else "mounter")
+    if everyone is not None and (args.uid is not None or args.gid is not None):
+        raise WrongUsage(f"--owners {args.owners} says all; leave --uid and --gid out")
+    uid, gid = everyone or (
+        convert("uid", args.uid, identity, os.getuid()),
+        convert("gid", args.gid, identity, os.getgid()),
+    )
     return View(
         names=cast(Literal["nfc", "nfd"], choose("names", args.names, ("nfc", "nfd"), "nfc")),
-        owners=cast(Literal["image", "mounter"], choose("owners", args.owners, ("image", "mounter"), default_owners)),
-        uid=convert("uid", args.uid, identity, os.getuid()),
-        gid=convert("gid", args.gid, identity, os.getgid()),
+        owners=cast(Literal["image", "mounter"], owners),
+        uid=uid,
+        gid=gid,
         umask=convert("umask", args.umask, octal, 0o022),
         xattrs=cast(Literal["user", "raw", "none"], choose("xattrs", args.xattrs, ("user", "raw", "none"), "user")),
     )

@@ -163,6 +163,21 @@ def octal(text: str) -> int:
     return value
 
 
+def parse_owners(text: str | None, default: str) -> tuple[str, tuple[int, int] | None]:
+    """on | off | UID:GID (image and mounter are other words for the first two) as one of "image" and "mounter", and who
+    owns all files if it says so. Raises WrongUsage."""
+    words = {"on": "image", "image": "image", "off": "mounter", "mounter": "mounter"}
+    if text is None or text in words:
+        return words.get(text or "", default), None
+    uid, colon, gid = text.partition(":")
+    try:
+        if colon:
+            return "mounter", (identity(uid), identity(gid))
+    except ValueError:
+        pass
+    raise WrongUsage(f"--owners {text}: write on, off or UID:GID (two numbers)")
+
+
 def identity(text: str) -> int:
     """A user or group number."""
     value = int(text)

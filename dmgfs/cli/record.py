@@ -5,6 +5,8 @@ from typing import Any
 
 from dmgfs.cli.report import in_json
 from dmgfs.cli.tree import Item, Tree
+from dmgfs.flags import FINDER_FLAGS, FLAGS, flag_names
+from dmgfs.forks import FIRST
 
 TYPES = {
     stat.S_IFREG: "file",
@@ -15,40 +17,6 @@ TYPES = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
-
-FLAGS = (
-    (0x1, "nodump"),
-    (0x2, "uchg"),
-    (0x4, "uappnd"),
-    (0x8, "opaque"),
-    (0x20, "compressed"),
-    (0x40, "tracked"),
-    (0x80, "datavault"),
-    (0x8000, "hidden"),
-    (0x10000, "arch"),
-    (0x20000, "schg"),
-    (0x40000, "sappnd"),
-    (0x80000, "restricted"),
-    (0x100000, "sunlnk"),
-)
-"""BSD st_flags by the names that chflags(1) uses."""
-
-FINDER_FLAGS = (
-    (0x8000, "alias"),
-    (0x4000, "invisible"),
-    (0x2000, "bundle"),
-    (0x1000, "name locked"),
-    (0x0800, "stationery"),
-    (0x0400, "custom icon"),
-    (0x0040, "shared"),
-)
-
-
-def flag_names(flags: int, names: tuple[tuple[int, str], ...]) -> list[str]:
-    """The set bits by name, those without one as a hexadecimal number at the end."""
-    known = [name for bit, name in names if flags & bit]
-    rest = flags & ~sum(bit for bit, _ in names)
-    return known + ([f"{rest:#x}"] if rest else [])
 
 
 def type_name(mode: int) -> str:
@@ -82,10 +50,12 @@ def brief(tree: Tree, item: Item) -> dict[str, Any]:
 
 def full(tree: Tree, item: Item) -> dict[str, Any]:
     """Everything that `stat` shows: besides `brief`, what only a Macintosh volume knows."""
-    node = tree.volume.node(item.ino)
-    finder = node.finder_info.ljust(32, b"\0")
     record = brief(tree, item)
     record["blocks"] = item.attr.blocks
+    if item.ino >= FIRST:
+        return record  # a fork: the rest is its file's
+    node = tree.volume.node(item.ino)
+    finder = node.finder_info.ljust(32, b"\0")
     for key, date in (
         ("created", node.created),
         ("modified", node.modified),

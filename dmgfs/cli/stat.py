@@ -8,6 +8,7 @@ from typing import Any
 from dmgfs.cli.record import full
 from dmgfs.cli.report import print_json, printable
 from dmgfs.cli.target import add_image_options, open_target, open_tree
+from dmgfs.flags import encoding_name
 
 SUMMARY = "show all attributes of a file"
 
@@ -36,6 +37,8 @@ def _lines(record: dict[str, Any]) -> list[str]:
     for key, value in record.items():
         if key in DATES:
             value = date(value)
+        elif key == "text_encoding":
+            value = encoding_name(value)
         elif isinstance(value, list):
             value = ", ".join(value)
         elif isinstance(value, bool):

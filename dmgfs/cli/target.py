@@ -32,7 +32,8 @@ def open_target(args: argparse.Namespace) -> "Image":
 def open_tree(image: "Image", args: argparse.Namespace) -> "Tree":
     """The volume of the command line as a tree. Raises what `Image.volume` raises."""
     from dmgfs.cli.tree import Tree
+    from dmgfs.forks import WithForks
     from dmgfs.lower import VolumeLower
 
     volume = image.volume(args.partition)
-    return Tree(volume, VolumeLower(volume))
+    return Tree(volume, WithForks(VolumeLower(volume)))

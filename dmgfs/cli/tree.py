@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dmgfs.errors import CorruptImage, DmgError
+from dmgfs.forks import FIRST, NAMED_FORK, RESOURCE
 from dmgfs.source import ByteSource
 from dmgfs.volume import Volume
 from overlay.vfs import Attr, Entry, Lower
@@ -23,7 +24,7 @@ MOST_LINKS = 40
 MOST_DEPTH = 1024
 PAGE = 1024
 XATTR_VALUE_MAX = 64 << 10
-NAMED_FORK = (b"..namedfork", b"rsrc")
+FORK_OF_A_FILE = [NAMED_FORK, RESOURCE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Tree:
         return Item(b"", self.lower.root, self.lower.getattr(self.lower.root))
 
     def find(self, path: str | bytes, *, follow: bool = False) -> Item:
-        """The object at `path`; follow: what a link at its end leads to. Raises FileNotFoundError, NotADirectoryError,
+        """The object at `path`; follow: what a link at its end leads to. The resource fork of a file is an object beside
+        it (see `dmgfs.forks`), `FILE/..namedfork/rsrc` finds it too. Raises FileNotFoundError, NotADirectoryError,
         OSError(ELOOP) with `path` as filename, and CorruptImage."""
         wanted = os.fsencode(path)
         trail = [self.root()]
@@ -72,7 +74,11 @@ class Tree:
             part = todo.pop(0)
             here = trail[-1]
             if not here.is_folder:
-                raise _failure(errno.ENOTDIR, path)
+                if [part, *todo] != FORK_OF_A_FILE or not stat.S_ISREG(here.attr.mode):
+                    raise _failure(errno.ENOTDIR, path)
+                trail.pop()
+                todo = [NAMED_FORK, here.name, RESOURCE]
+                continue
             if part == b"..":
                 del trail[max(1, len(trail) - 1) :]
                 continue
@@ -93,11 +99,7 @@ class Tree:
         return trail[-1]
 
     def contents(self, path: str | bytes) -> ByteSource:
-        """The bytes of the file at `path`, links followed; `FILE/..namedfork/rsrc` is its resource fork."""
-        parts = _parts(os.fsencode(path))
-        if tuple(parts[-2:]) == NAMED_FORK:
-            item = self.find(b"/".join(parts[:-2]), follow=True)
-            return self.volume.resource(self.volume.node(item.ino))
+        """The bytes of the file at `path`, links followed."""
         item = self.find(path, follow=True)
         if item.is_folder:
             raise _failure(errno.EISDIR, path)
@@ -107,7 +109,7 @@ class Tree:
 
     def resource_is_large(self, ino: int) -> bool:
         """Whether the file has a resource fork that does not fit into an extended attribute."""
-        return self.volume.resource(self.volume.node(ino)).size > XATTR_VALUE_MAX
+        return ino < FIRST and self.volume.resource(self.volume.node(ino)).size > XATTR_VALUE_MAX
 
     def children(self, folder: Item) -> Iterator[Step]:
         """What is in the folder, in the volume's order."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from dmgfs.fuse.boundary import Boundary, guard
 from dmgfs.fuse.driver import Driver
+from dmgfs.fuse.forks import ForkOperations
 from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
-from dmgfs.fuse.operations import DmgOperations
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.prefetch import ReadAhead
 from dmgfs.fuse.session import Session
@@ -49,13 +49,17 @@ def serve(
         volume = image.volume(partition)
         for warning in [*image.warnings, *volume.info.warnings]:
             log.warning("%s: %s", ascii(image.path)[1:-1], ascii(warning)[1:-1])
+        if volume.info.journal == "replayed":
+            detail = ascii(volume.info.journal_detail)[1:-1]
+            log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
         lower = VolumeLower(volume, view)
         store = None if ram_budget is None else RamStore(ram_budget)
         overlay = Overlay(lower, store)
         pool = Pool(workers())
         driver = Driver(pool)
         boundary = Boundary()
-        operations = DmgOperations(
+        operations = ForkOperations(
+            lower,
             overlay,
             driver,
             ReadAhead(pool, image.cache.budget // 2),

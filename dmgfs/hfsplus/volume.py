@@ -56,27 +56,29 @@ def open_volume(
     source, warnings = unwrap(source)
     header, more = read_header(source)
     warnings += more
-    journal_status = None
+    journal_status, journal_detail = None, ""
     if header.attributes & JOURNALED:
         replayed = journal.replay(
             source, journal_info_block=header.journal_info_block, block_size=header.block_size, apply=replay
         )
         warnings += replayed.warnings
-        journal_status = replayed.status
+        journal_status, journal_detail = replayed.status, replayed.reason
         if replayed.status == "replayed":
             try:
                 header, _ = read_header(replayed.source)
                 source = replayed.source
             except (NotAnImage, CorruptImage) as damage:
-                warnings.append(f"the journal is ignored: it would overwrite the volume header ({damage})")
-                journal_status = "ignored"
+                journal_status, journal_detail = "ignored", f"it would overwrite the volume header ({damage})"
+                warnings.append(f"the journal is ignored: {journal_detail}")
     elif not header.attributes & UNMOUNTED:
         warnings.append("the volume was not unmounted cleanly and has no journal")
     if header.total_blocks * header.block_size > source.size:
         warnings.append(
             f"the volume has {header.total_blocks * header.block_size} bytes, only {source.size} are there"
         )
-    return HfsPlusVolume(source, header, journal_status, warnings, cache, node_cache_bytes, show_private)
+    return HfsPlusVolume(
+        source, header, (journal_status, journal_detail), warnings, cache, node_cache_bytes, show_private
+    )
 
 
 class HfsPlusVolume:
@@ -86,7 +88,7 @@ class HfsPlusVolume:
         self,
         source: ByteSource,
         header: Header,
-        journal_status: str | None,
+        journal_state: tuple[str | None, str],
         warnings: list[str],
         cache: ChunkCache[Buffer],
         node_cache_bytes: int,
@@ -120,7 +122,7 @@ class HfsPlusVolume:
         self._hidden: frozenset[int] = frozenset() if show_private else self._private_items()
         private = {self._links.files_folder, self._links.folders_folder}
         self._hidden_folders = len(private & self._hidden)
-        self._info = self._describe(decode(root_name), journal_status)
+        self._info = self._describe(decode(root_name), *journal_state)
 
     def _open_attributes(self, source: ByteSource, nodes: ChunkCache[Any]) -> Attributes:
         header = self._header
@@ -146,7 +148,7 @@ class HfsPlusVolume:
 
     # -- the volume ----------------------------------------------------------------------------------------------------
 
-    def _describe(self, name: str, journal_status: str | None) -> VolumeInfo:
+    def _describe(self, name: str, journal_status: str | None, journal_detail: str) -> VolumeInfo:
         header = self._header
 
         def unix(date: int) -> int | None:
@@ -172,6 +174,7 @@ class HfsPlusVolume:
             attributes=[name for bit, name in ATTRIBUTE_NAMES.items() if header.attributes >> bit & 1],
             encodings=header.encodings,
             warnings=(),
+            journal_detail=journal_detail,
         )
 
     @property

@@ -75,6 +75,12 @@ class TestFolder:
         assert os.listdir(out / "Folder") == ["program"]
         assert stat.S_IMODE((out / "Folder").stat().st_mode) == 0o750
 
+    @pytest.mark.parametrize("path", ["large fork/..namedfork/rsrc", "..namedfork/large fork/rsrc"])
+    def test_a_resource_fork(self, run, rich: Path, tmp_path: Path, path: str) -> None:
+        assert run("extract", rich, path, "large fork", "-C", tmp_path).code == 0
+        assert (tmp_path / "..namedfork/large fork/rsrc").read_bytes() == b"R" * 70000
+        assert (tmp_path / "large fork").is_file()
+
     def test_a_path_that_is_not_there_stops_before_anything_is_written(self, run, rich: Path, out: Path) -> None:
         assert run("extract", rich, "text", "nothing", "-C", out).code == 66
         assert not out.exists()

@@ -89,6 +89,13 @@ class TestCat:
     def test_a_resource_fork(self, run, rich: Path) -> None:
         assert run("cat", rich, "large fork/..namedfork/rsrc").out == b"R" * 70000
 
+    def test_a_resource_fork_as_the_mount_spells_it(self, run, rich: Path) -> None:
+        assert run("cat", rich, "..namedfork/large fork/rsrc").out == b"R" * 70000
+
+    @pytest.mark.parametrize("path", ["text/..namedfork", "text/..namedfork/data", "Folder/..namedfork/rsrc"])
+    def test_what_is_no_resource_fork(self, run, rich: Path, path: str) -> None:
+        assert run("cat", rich, path).code == 66
+
     @pytest.mark.parametrize(
         ("path", "code", "text"),
         [
@@ -129,6 +136,15 @@ class TestStat:
         assert folder["type"] == "folder"
         assert "finder_type" not in folder
         assert text["created"] == text["modified"] == UNIX
+
+    def test_a_resource_fork(self, run, rich: Path) -> None:
+        [fork] = json.loads(run("stat", "--json", rich, "large fork/..namedfork/rsrc").out)
+        assert (fork["path"], fork["type"], fork["size"]) == ("..namedfork/large fork/rsrc", "file", 70000)
+        assert b"rsrc" not in run("ls", "-R", rich).out, "forks are not listed"
+        assert b"large fork" in run("ls", rich, "..namedfork").out, "but where they are asked for"
+
+    def test_encodings_have_names(self, run, rich: Path) -> None:
+        assert b"text encoding   Roman\n" in run("stat", rich, "text").out
 
 
 class TestXattr:
