@@ -3,7 +3,8 @@
 pyfuse3 ends the whole mount for any exception other than FUSEError, and for any answer of the wrong type, so the rules are:
 - every public method of the operations passes through here (`guard` wraps the class, not the single method: none can be
   forgotten);
-- only cancellation passes, because that is how the mount ends on purpose;
+- not even cancellation passes: when pyfuse3's loop ends, requests under way are answered all the same (a request without
+  an answer holds its caller for ever, not even killable), and the task ends at its next wait;
 - ENOSYS is never said by accident: the kernel would not send that request again for as long as the mount lives;
 - an error that is our fault leaves one traceback in the log, not one per request. It is made without reading source files:
   they may lie in the mount that is just failing.
@@ -38,6 +39,10 @@ answers these itself for good)."""
 Handler = Callable[..., Awaitable[Any]]
 
 
+def _is_count(answer: object) -> bool:
+    return isinstance(answer, int) and 0 <= answer < 1 << 64
+
+
 def _is_buffer(answer: object) -> bool:
     return isinstance(answer, (bytes, bytearray)) or (isinstance(answer, memoryview) and answer.c_contiguous)
 
@@ -62,7 +67,7 @@ def _is(kind: type) -> Callable[[object], bool]:
 ANSWERS: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(["lookup", "getattr", "setattr", "mknod", "mkdir", "symlink", "link"], _is(EntryAttributes)),
     **dict.fromkeys(["readlink", "getxattr"], _is(bytes)),
-    **dict.fromkeys(["write", "opendir"], _is(int)),
+    **dict.fromkeys(["write", "opendir"], _is_count),
     "open": _is(FileInfo),
     "create": _is_created,
     "read": _is_buffer,
@@ -107,6 +112,8 @@ class Boundary:
             number = error.errno
         elif isinstance(error, OSError):
             number = error.errno or errno.EIO
+        elif isinstance(error, trio.Cancelled):
+            number = errno.EIO
         elif isinstance(error, Unsupported):
             self._note(request, error)
             number = errno.ENOTSUP
@@ -133,31 +140,31 @@ class Boundary:
                 return
             repeated = f" ({held} more since the last report)" if held else ""
             if with_traceback:
-                trace = _frames(error.__traceback__)
-                log.error("%s failed, the request gets EIO: %s: %s%s\n%s", request, kind, text, repeated, trace)
+                log.error("%s failed, it gets EIO: %s: %s%s\n%s", request, kind, text, repeated, trace(error))
             else:
                 log.warning("%s: %s%s", request, text or kind, repeated)
         except Exception:  # the report of a failure must not become one
             pass
 
 
-def _frames(trace: TracebackType | None) -> str:
-    """One line per frame, the innermost 30 at most, without the source text."""
+def trace(error: BaseException) -> str:
+    """One line per frame, the innermost 30 at most, without the source text; then the same for the parts of a group."""
     lines = []
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        lines.append(f"  {code.co_filename}:{trace.tb_lineno} in {code.co_name}")
-        trace = trace.tb_next
-    return "\n".join(lines[-30:])
-
-
-def _ends_the_task(error: BaseException) -> bool:
-    """Cancelled, or swept up after the loop has ended. A GeneratorExit while the task runs is somebody's mistake."""
-    if isinstance(error, GeneratorExit):
-        return not trio.lowlevel.in_trio_task()
+    step: TracebackType | None = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        lines.append(f"  {code.co_filename}:{step.tb_lineno} in {code.co_name}")
+        step = step.tb_next
+    lines = lines[-30:]
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)
+        for part in error.exceptions:
+            lines += [f"  {type(part).__name__}: {ascii(str(part))[1:-1]}", trace(part)]
+    return "\n".join(lines)
+
+
+def _is_sweeping(error: BaseException) -> bool:
+    """The interpreter sweeps up a handler after the loop has ended. A GeneratorExit inside of it is somebody's mistake."""
+    return isinstance(error, GeneratorExit) and not trio.lowlevel.in_trio_task()
 
 
 def guard(operations: Operations, boundary: Boundary) -> Operations:
@@ -187,7 +194,7 @@ def _total(request: str, handler: Handler, boundary: Boundary) -> Handler:
         except FUSEError:
             raise
         except BaseException as error:
-            if _ends_the_task(error):
+            if _is_sweeping(error):
                 raise
             number = boundary.errno_of(request, error)
             raise FUSEError(number) from None
@@ -203,7 +210,7 @@ def _forgiving(handler: Handler, boundary: Boundary) -> Handler:
         try:
             await handler(*arguments)
         except BaseException as error:
-            if _ends_the_task(error):
+            if _is_sweeping(error):
                 raise
             boundary.errno_of("forget", error)
 

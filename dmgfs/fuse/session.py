@@ -24,6 +24,7 @@ import pyfuse3
 import trio
 
 from dmgfs.fuse import mountpoint
+from dmgfs.fuse.boundary import trace
 from dmgfs.fuse.pool import Pool
 from dmgfs.source import forbid_blocking
 
@@ -64,10 +65,11 @@ class Session:
         self._ready = ready
         self._device = ""
         self._signals_seen = 0
-        self._unmount_at_end = True
+        self._unmount_at_end = True  # until it is ready, and on a second signal
 
     def run(self) -> None:
         """Mounts, serves, and returns when the mount is gone. Raises MountFailed, with nothing mounted."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # they would leave a dead mount; _obey_signals lets them in
         with _collected_stderr() as said:
             try:
                 pyfuse3.init(self._operations, self._path, self._options)
@@ -98,9 +100,8 @@ class Session:
             try:
                 await pyfuse3.main()
                 return
-            except Exception:
-                log.exception("the request loop failed and is begun again")
-        self._unmount_at_end = False
+            except Exception as error:
+                log.error("the request loop failed and is begun again: %r\n%s", error, trace(error))
         log.critical("the request loop failed %d times: giving up; the mount point stays mounted", _MOST_RESTARTS)
 
     async def _announce(self) -> None:
@@ -110,6 +111,7 @@ class Session:
         os.chdir("/")
         gc.collect()
         gc.freeze()
+        self._unmount_at_end = False
         self._ready()
         log.info("serving %s", self._path)
 
@@ -123,6 +125,7 @@ class Session:
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*_ENDING, signal.SIGUSR1) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 async for number in signals:
@@ -133,6 +136,7 @@ class Session:
                     else:
                         self._signals_seen += 1
                         if self._signals_seen > 1:
+                            self._unmount_at_end = True
                             pyfuse3.terminate()
                             return
                         nursery.start_soon(self._unmount)

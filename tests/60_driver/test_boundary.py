@@ -92,16 +92,22 @@ async def test_forget_has_no_answer_so_it_swallows():
     assert boundary.failures["forget:KeyError"] == 1
 
 
-async def test_cancellation_passes():
+async def test_a_cancelled_handler_answers_and_its_task_ends_at_the_next_wait(caplog):
     class Waiting(pyfuse3.Operations):
         async def read(self, *arguments: object) -> bytes:
             await trio.sleep_forever()
             return b""
 
     operations = guard(Waiting(), Boundary())
+    answered = []
     with trio.move_on_after(0.01) as scope:
-        await operations.read(1, 0, 1)
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await operations.read(1, 0, 1)
+        answered.append(caught.value.errno)
+        await trio.sleep(10)
     assert scope.cancelled_caught
+    assert answered == [errno.EIO]
+    assert caplog.records == []
 
 
 def test_a_handler_swept_up_after_the_loop_may_go():

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from dmgfs.cli import main
 from dmgfs.errors import CorruptImage, Unsupported
+from dmgfs.fuse import boundary, serve
+from dmgfs.fuse.forks import ForkOperations
 from dmgfs.lower import VolumeLower
 from dmgfs.source import Cold, Load
 from overlay.vfs import Content, Entry, Listing
@@ -29,7 +31,7 @@ class Failing(VolumeLower):
         return super().lookup(parent, name)
 
     def readdir(self, ino: int, after: Hashable | None, limit: int) -> Listing:
-        if self.failure:
+        if self.failure and self.failure != "loop":
             fail(self.failure)
         return super().readdir(ino, after, limit)
 
@@ -60,10 +62,22 @@ def fail(name: str) -> NoReturn:
     raise getattr(builtins, name)()
 
 
-def install() -> None:
-    from dmgfs.fuse import serve
+class Unsendable(ForkOperations):
+    """Answers one opendir with what pyfuse3 cannot send, past the boundary: its loop ends by that."""
 
+    broken = False
+
+    async def opendir(self, inode: int, ctx: object) -> int:
+        if Failing.failure == "loop" and not self.broken:
+            self.broken = True
+            return -1
+        return await super().opendir(inode, ctx)  # type: ignore[arg-type]
+
+
+def install() -> None:
+    boundary.ANSWERS["opendir"] = lambda answer: True
     serve.VolumeLower = Failing  # type: ignore[misc]
+    serve.ForkOperations = Unsendable  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
 import errno
 import hashlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from builders.hfsplus import ROOT, HfsPlusBuilder
 from builders.udif import Piece, Table, build
-from exercise.daemon import python_in_foreground
-from exercise.mounted import mounted
+from exercise.daemon import becomes, python_in_foreground
+from exercise.mounted import is_mounted, mounted
 
 pytestmark = pytest.mark.kernel
 
@@ -71,6 +72,28 @@ def test_an_answer_of_the_wrong_type_is_an_error_of_that_request(image, place):
         with pytest.raises(FileNotFoundError):
             os.stat(place / "from now on :")
         assert os.readlink(place / "link") == "ReadMe"
+
+
+def test_a_request_loop_that_ends_is_begun_again(image, place):
+    with python_in_foreground(FAULTY, image, place) as process:
+        with pytest.raises(FileNotFoundError):
+            os.stat(place / "from now on loop")
+        lost = subprocess.Popen(["ls", place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                lost.wait(0.5)  # its request went down with the loop
+            assert process.poll() is None
+            assert (place / "program").stat().st_size > 0
+            assert "ReadMe" in os.listdir(place)
+            process.send_signal(signal.SIGTERM)
+            assert becomes(lambda: not is_mounted(place))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            lost.wait(10)
+        assert process.stderr is not None
+        assert "begun again" in process.stderr.read()
 
 
 def test_a_damaged_object_is_listed_and_hides_nothing(image, place):
