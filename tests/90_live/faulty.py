@@ -6,7 +6,7 @@ Run as `faulty.py mount -f IMAGE PLACE ...`.
 import builtins
 import sys
 from collections.abc import Hashable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dmgfs.cli import main
 from dmgfs.errors import CorruptImage, Unsupported
@@ -62,22 +62,24 @@ def fail(name: str) -> NoReturn:
     raise getattr(builtins, name)()
 
 
-class Unsendable(ForkOperations):
-    """Answers one opendir with what pyfuse3 cannot send, past the boundary: its loop ends by that."""
+def end_the_loop_once() -> None:
+    """One opendir answers what pyfuse3 cannot send, past the boundary: its loop ends by that."""
+    real = DmgOperations.opendir
+    broken = []
 
-    broken = False
-
-    async def opendir(self, inode: int, ctx: object) -> int:
-        if Failing.failure == "loop" and not self.broken:
-            self.broken = True
+    async def opendir(self: DmgOperations, inode: int, ctx: Any) -> int:
+        if Failing.failure == "loop" and not broken:
+            broken.append(True)
             return -1
-        return await super().opendir(inode, ctx)  # type: ignore[arg-type]
+        return await real(self, inode, ctx)
+
+    boundary.ANSWERS["opendir"] = lambda answer: True
+    DmgOperations.opendir = opendir  # type: ignore[method-assign]
 
 
 def install() -> None:
-    boundary.ANSWERS["opendir"] = lambda answer: True
     serve.VolumeLower = Failing  # type: ignore[misc]
-    serve.ForkOperations = Unsendable  # type: ignore[misc]
+    end_the_loop_once()
 
 
 if __name__ == "__main__":
