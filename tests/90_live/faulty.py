@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from dmgfs.cli import main
 from dmgfs.errors import CorruptImage, Unsupported
 from dmgfs.fuse import boundary, serve
-from dmgfs.fuse.forks import ForkOperations
+from dmgfs.fuse.operations import DmgOperations
 from dmgfs.lower import VolumeLower
 from dmgfs.source import Cold, Load
 from overlay.vfs import Content, Entry, Listing
