@@ -128,12 +128,16 @@ class LiveRoot:
         return self.expect("/tmp/live", "compiled and linked on the live root: 1.414")
 
     def copy_usr(self) -> str:
+        started = time.monotonic()
         self.run("cp -a /usr /usr2")
-        return self.equal(self.source / "usr", self.root / "usr2")
+        copying = time.monotonic() - started
+        return f"copied in {copying:.1f} s; {self.equal(self.source / 'usr', self.root / 'usr2')}"
 
     def remove_copy(self) -> str:
+        started = time.monotonic()
         self.run("rm -rf /usr2 && test ! -e /usr2")
-        return self.equal(self.source / "usr", self.root / "usr")
+        removing = time.monotonic() - started
+        return f"removed in {removing:.1f} s; {self.equal(self.source / 'usr', self.root / 'usr')}"
 
     def space(self) -> str:
         return self.run("df -h /").splitlines()[-1]

@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 WHOLE_EVERY = 100
 KEPT = 12
@@ -47,17 +48,25 @@ class Exercise:
             (1, self.empty),
         ]
         weights = [weight for weight, _ in actions]
-        self.compare_all()
-        for number in range(operations):
-            (_, action), *_ = self.chance.choices(actions, weights)
-            self.recent = [*self.recent[-KEPT:], f"{number}: {action()}"]
-            self.compare_size()
-            self.compare(*self.touched)
-            if number % WHOLE_EVERY == 0:
-                self.compare_all()
-        self.reopen()
-        self.compare_all()
-        os.close(self.file)
+        try:
+            self.compare_all()
+            for number in range(operations):
+                (_, action), *_ = self.chance.choices(actions, weights)
+                self.recent = [*self.recent[-KEPT:], f"{number}: {self.do(action)}"]
+                self.compare_size()
+                self.compare(*self.touched)
+                if number % WHOLE_EVERY == 0:
+                    self.compare_all()
+            self.reopen()
+            self.compare_all()
+        finally:
+            os.close(self.file)
+
+    def do(self, action: Callable[[], str]) -> str:
+        try:
+            return action()
+        except OSError as error:
+            self.fail(f"{action.__name__} ends in {error}")
 
     # Comparison.
 
@@ -88,7 +97,7 @@ class Exercise:
                 f"must give {expected[where : where + 16].hex()}"
             )
 
-    def fail(self, what: str) -> None:
+    def fail(self, what: str) -> NoReturn:
         operations = "\n  ".join(self.recent)
         raise BadData(f"{self.path}: {what}. The last operations were:\n  {operations}")
 
