@@ -23,19 +23,29 @@ DEFAULT_SHARE = 50
 
 OURS = frozenset(
     {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
-    | {"passphrase-file", "no-replay", "foreground"}
+    | {"passphrase-file", "slow-key", "no-replay", "foreground"}
 )
-_SWITCHES = frozenset({"no-replay", "foreground"})
+_SWITCHES = frozenset({"slow-key", "no-replay", "foreground"})
 
 KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}
-    | {"nodiratime", "allow_other", "allow_root", "auto_unmount", "default_permissions"}
+    | {"allow_other", "allow_root", "auto_unmount", "default_permissions"}
 )
 KERNEL_VALUES = frozenset({"fsname", "subtype", "context", "fscontext", "defcontext", "rootcontext"})
 
 FSTAB = frozenset(
     {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "atime"}
-    | {"diratime", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "loop"}
+    | {
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "lazytime",
+        "nolazytime",
+        "loop",
+    }
     | {"silent", "loud", "mand", "nomand", "iversion", "noiversion", "nobrowse"}
 )
 """Words for mount(8), for the boot scripts, or without meaning here."""

@@ -20,12 +20,21 @@ def add_passphrase_options(parser: argparse.ArgumentParser) -> None:
         "--passphrase-file", metavar="FILE", help="file that holds the passphrase of an encrypted image"
     )
     either.add_argument("--passphrase-fd", metavar="N", type=int, help="descriptor to read the passphrase from")
+    parser.add_argument(
+        "--slow-key",
+        action="store_true",
+        help="take the time for a key that is made to be slow (up to half a minute)",
+    )
 
 
 def passphrase_source(args: argparse.Namespace) -> Callable[[], bytes]:
     """A function that gets the passphrase. It raises PassphraseNeeded if there is no way to, OSError if the file or
     descriptor cannot be read."""
     known: list[bytes] = []
+    if args.slow_key:
+        from dmgfs.container import encrypted
+
+        encrypted.MOST_ITERATIONS = encrypted.MOST_SLOW_ITERATIONS
 
     def once() -> bytes:
         if not known:

@@ -39,8 +39,11 @@ from dmgfs.errors import CorruptImage, NotAnImage, PassphraseNeeded, Unsupported
 from dmgfs.source import Buffer, ByteSource, SliceSource
 
 LAYER = "encryption"
-# Apple's tools calibrate to a quarter of a second and wrote at most 500,000; ten million is some ten seconds here.
-MOST_ITERATIONS = 10_000_000
+# Rounds of PBKDF2 that are done for an image, and with `--slow-key`. Apple's tools calibrate to a quarter of a second and
+# wrote 500,000 at most; a million takes 0.7 s here, and nothing can interrupt it.
+MOST_ITERATIONS = 2_500_000
+MOST_SLOW_ITERATIONS = 50_000_000
+_ITERATIONS_PER_SECOND = 1_500_000
 MOST_KEYS = 64
 MOST_BLOCK_SIZE = 1 << 20
 _HMAC_BITS = 160
@@ -253,8 +256,12 @@ def _check_derivation(fields: Fields) -> None:
 
 
 def _check_iterations(total: int) -> None:
+    if total > MOST_SLOW_ITERATIONS:
+        why = f"{total} rounds of PBKDF2, at most {MOST_SLOW_ITERATIONS} are ever done"
+        raise CorruptImage(LAYER, "iteration count", why)
     if total > MOST_ITERATIONS:
-        raise CorruptImage(LAYER, "iteration count", f"{total} rounds of PBKDF2, at most {MOST_ITERATIONS} are done")
+        what = f"a key of {total} rounds of PBKDF2, some {total // _ITERATIONS_PER_SECOND} s of work,"
+        raise Unsupported(what, f"more than {MOST_ITERATIONS} are done only with --slow-key")
 
 
 def _derive(secret: bytes, fields: Fields, length: int) -> bytes:
