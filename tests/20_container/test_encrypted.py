@@ -331,7 +331,7 @@ def test_the_work_of_all_keys_together_is_bounded() -> None:
     each = encrypted.MOST_ITERATIONS // 2 + 1
     blobs = [(1, passphrase_blob(keys, PASSPHRASE, claimed_iterations=each))] * 2
     asked = []
-    with pytest.raises(Unsupported, match="PBKDF2.*--slow-key"):
+    with pytest.raises(Unsupported, match=r"PBKDF2.*--slow-key"):
         open_source(
             MemorySource(header_v2(keys, 512, blobs) + bytes(512)),
             passphrase=lambda: asked.append(1) or PASSPHRASE,
