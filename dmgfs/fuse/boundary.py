@@ -78,10 +78,11 @@ ANSWERS: dict[str, Callable[[object], bool]] = {
 
 
 class OncePerMinute:
-    """Lets a message of one kind pass once a minute and counts what it held back."""
+    """Lets a message of one kind pass once a minute, few kinds in all, and counts what it held back: a hostile image has
+    a thousand different faults."""
 
     SECONDS = 60.0
-    KINDS = 256
+    KINDS = 64
 
     def __init__(self) -> None:
         self._last: dict[object, tuple[float, int]] = {}
@@ -89,12 +90,15 @@ class OncePerMinute:
     def admit(self, kind: object) -> int | None:
         """How many of this kind were held back since the last one that passed; None if this one is to be held back."""
         now = time.monotonic()
+        if kind not in self._last and len(self._last) >= self.KINDS:
+            for old in [old for old, (last, _) in self._last.items() if now - last >= self.SECONDS]:
+                del self._last[old]
+            if len(self._last) >= self.KINDS:
+                return None
         last, held = self._last.get(kind, (now - self.SECONDS, 0))
         if now - last < self.SECONDS:
             self._last[kind] = (last, held + 1)
             return None
-        if kind not in self._last and len(self._last) >= self.KINDS:
-            del self._last[next(iter(self._last))]
         self._last[kind] = (now, 0)
         return held
 
@@ -112,6 +116,8 @@ class Boundary:
             number = error.errno
         elif isinstance(error, OSError):
             number = error.errno or errno.EIO
+            if number == errno.EIO:
+                self._note(request, error)  # the disk, not the caller
         elif isinstance(error, trio.Cancelled):
             number = errno.EIO
         elif isinstance(error, Unsupported):

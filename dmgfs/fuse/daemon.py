@@ -42,7 +42,10 @@ def into_background(*, keep_stderr: bool = False) -> Callable[[], None]:
     def ready() -> None:
         os.setsid()
         leave_terminal((0, 1) if keep_stderr else (0, 1, 2))
-        os.write(write_end, _READY)
+        try:
+            os.write(write_end, _READY)
+        except BrokenPipeError:
+            pass  # the command was killed meanwhile; the mount stands all the same
         os.close(write_end)
 
     return ready

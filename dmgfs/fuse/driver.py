@@ -5,7 +5,7 @@ Rules that hold here:
 - steps run on the trio thread only, so the overlay needs no locks; workers see the lower and never the overlay;
 - this thread has called `forbid_blocking`: an Ask that would decode or wait raises Cold, with the loads that cure it. They
   are run in the pool, and the Ask is made again. One that stays cold (its chunks do not fit in the cache together) is made
-  whole in a worker;
+  whole in a worker, as is one that says of itself that it is slow;
 - what an Ask raises is raised inside the operation, at the yield.
 """
 
@@ -35,19 +35,11 @@ class Driver:
             ask = next(steps)
             while True:
                 try:
-                    answer = ask.function(*ask.arguments)
-                    self.hits += 1
-                except Cold as cold:
-                    self.misses += 1
-                    try:
-                        answer = await self._warm(ask, cold)
-                    except Exception as error:
-                        ask = steps.throw(error)
-                        continue
+                    answer = await self._answer(ask)
                 except Exception as error:
                     ask = steps.throw(error)
-                    continue
-                ask = steps.send(answer)
+                else:
+                    ask = steps.send(answer)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -56,13 +48,19 @@ class Driver:
 
     async def ask(self, function: Callable[..., T], *arguments: object) -> T:
         """One call into the lower, outside of an operation."""
-        try:
-            answer = function(*arguments)
+        return cast(T, await self._answer(Ask(function, arguments)))
+
+    async def _answer(self, ask: Ask) -> Any:
+        if not ask.slow:
+            try:
+                answer = ask.function(*ask.arguments)
+            except Cold as cold:
+                self.misses += 1
+                return await self._warm(ask, cold)
             self.hits += 1
-        except Cold as cold:
-            self.misses += 1
-            return cast(T, await self._warm(Ask(function, arguments), cold))
-        return answer
+            return answer
+        self.misses += 1
+        return await self.pool.call(ask.function, *ask.arguments)
 
     async def _warm(self, ask: Ask, cold: Cold) -> Any:
         for _ in range(self.ROUNDS):

@@ -140,6 +140,8 @@ class DmgOperations(pyfuse3.Operations):
             absent = EntryAttributes()  # inode 0: there is no such name, and the kernel may remember that
             absent.entry_timeout = FOREVER
             return absent
+        if name in (b".", b".."):
+            self._overlay.hold(entry.ino)  # the kernel counts these too: that is how NFS handles are opened
         if entry.attr is not None:
             return self._entry(name, entry.attr)
         try:
@@ -241,7 +243,7 @@ class DmgOperations(pyfuse3.Operations):
         self._overlay.releasedir(fh)
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        self._overlay.fsync()
+        await self._driver.run(self._overlay.fsync())
 
     # -- contents ----------------------------------------------------------------------------------------------------
 
@@ -271,7 +273,7 @@ class DmgOperations(pyfuse3.Operations):
         return await self._driver.run(self._overlay.write(self._files[fh].ino, off, buf))
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        self._overlay.fsync(self._files[fh].ino)
+        await self._driver.run(self._overlay.fsync())
 
     async def release(self, fh: FileHandleT) -> None:
         file = self._files.pop(fh)

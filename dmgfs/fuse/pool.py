@@ -52,6 +52,8 @@ class Flight:
 class Pool:
     """`workers` threads. `start` them before trio runs, `attach` inside of it, `stop` at the end."""
 
+    PATIENCE = 5.0  # seconds for a load that hangs (a dead network disk) before `stop` leaves it behind
+
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.foreground = 0
@@ -82,7 +84,7 @@ class Pool:
             self._urgent.put(None)
             self._tokens.put(False)
         for thread in self._threads:
-            thread.join()
+            thread.join(self.PATIENCE)
         self._threads.clear()
 
     async def fetch(self, loads: Iterable[Load]) -> None:

@@ -11,7 +11,9 @@ Rules that hold here:
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from dmgfs.errors import DmgError
 from dmgfs.fuse.pool import Flight, Pool
+from dmgfs.source import Cold, Load
 from overlay.vfs import Content
 
 WINDOW = 4 << 20
@@ -74,9 +76,15 @@ class ReadAhead:
             return
         stream.ahead = goal
         stream.flights = [flight for flight in stream.flights if flight.waiting]
-        self._queue(stream, content.cold(start, goal - start))
+        try:
+            loads = content.cold(start, goal - start)
+        except Cold as cold:
+            loads = cold.loads  # where the bytes are is not in memory either: that first
+        except DmgError:
+            return  # the reader will find out
+        self._queue(stream, loads)
 
-    def _queue(self, stream: Stream, loads: Sequence[object]) -> None:
+    def _queue(self, stream: Stream, loads: Sequence[Load]) -> None:
         if not loads:
             return
         self._active[stream] = None
@@ -84,7 +92,7 @@ class ReadAhead:
         if len(self._active) > self._most:
             self._forget(next(iter(self._active)))
         for load in loads:
-            flight = self._pool.read_ahead(load)  # type: ignore[arg-type]  # the overlay does not know what a Load is
+            flight = self._pool.read_ahead(load)
             if flight is not None:
                 stream.flights.append(flight)
 

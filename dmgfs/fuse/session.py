@@ -65,6 +65,7 @@ class Session:
         self._ready = ready
         self._device = ""
         self._signals_seen = 0
+        self._failure: OSError | None = None
         self._unmount_at_end = True  # until it is ready, and on a second signal
 
     def run(self) -> None:
@@ -80,6 +81,8 @@ class Session:
             self._device = there.device if there is not None else ""
             self._pool.start()
             trio.run(self._main)
+            if self._failure is not None:
+                raise MountFailed(f"the mount does not answer: {self._failure.strerror}")
         finally:
             pyfuse3.close(unmount=self._unmount_at_end)
             self._pool.stop()
@@ -106,7 +109,12 @@ class Session:
 
     async def _announce(self) -> None:
         """Waits for the first answer of the mount, then lets the world know."""
-        await trio.to_thread.run_sync(os.stat, self._path, abandon_on_cancel=True)
+        try:
+            await trio.to_thread.run_sync(os.stat, self._path, abandon_on_cancel=True)
+        except OSError as error:
+            self._failure = error
+            pyfuse3.terminate()
+            return
         self._widen_read_ahead()
         os.chdir("/")
         gc.collect()

@@ -153,6 +153,21 @@ async def test_one_traceback_a_minute_and_a_count_of_all(caplog):
     assert boundary.failures["read:KeyError"] == 50
 
 
+async def test_a_thousand_different_faults_are_no_flood(caplog):
+    boundary = Boundary()
+    for number in range(1000):
+        operations = guard(Failing(CorruptImage("HFS+", f"node {number}", "torn")), boundary)
+        with pytest.raises(pyfuse3.FUSEError):
+            await operations.read(1, 0, 1)
+    assert 0 < len(caplog.records) < 100
+    assert boundary.failures["read:CorruptImage"] == 1000
+
+
+async def test_a_disk_that_fails_is_reported(caplog):
+    await errno_for(OSError(errno.EIO, "the file became shorter"))
+    assert "became shorter" in caplog.text
+
+
 async def test_ordinary_refusals_are_no_news(caplog):
     with caplog.at_level(logging.DEBUG):
         await errno_for(FileNotFoundError(errno.ENOENT, "gone"))

@@ -155,6 +155,14 @@ async def test_another_request_is_answered_while_one_decodes(driver):
     assert order == ["quick", "slow"]
 
 
+async def test_a_slow_ask_never_runs_here(driver):
+    def steps() -> Steps[int]:
+        thread = yield Ask(threading.get_ident, (), slow=True)
+        return thread
+
+    assert await driver.run(steps()) != threading.get_ident()
+
+
 async def test_ask_outside_of_an_operation(driver):
     cache: ChunkCache[bytes] = ChunkCache(100)
     assert await driver.ask(cache.get, "chunk", lambda: b"data") == b"data"

@@ -2,9 +2,10 @@
 
 import pytest
 
+from dmgfs.errors import CorruptImage
 from dmgfs.fuse.pool import Flight
 from dmgfs.fuse.prefetch import STREAMS_PER_FILE, WINDOW, ReadAhead, Stream
-from dmgfs.source import Load
+from dmgfs.source import Cold, Load
 
 KIB = 1 << 10
 CHUNK = 256 * KIB
@@ -135,5 +136,32 @@ def test_what_is_ahead_in_all_files_stays_in_the_budget(pool):
 def test_without_room_nothing_is_read_ahead(pool, budget):
     ahead, streams, content = ReadAhead(pool, budget), [], Chunked("a", 1 << 30)
     for step in range(10):
+        ahead.note(streams, content, step * CHUNK, CHUNK)
+    assert pool.queued == []
+
+
+class Unready(Chunked):
+    """Where the bytes are is not known yet, or cannot be."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__("a", 1 << 30)
+        self.failure = failure
+
+    def cold(self, offset: int, length: int) -> list[Load]:
+        raise self.failure
+
+
+def test_what_must_be_read_before_is_read_ahead(pool):
+    ahead, streams = ReadAhead(pool, 64 << 20), []
+    content = Unready(Cold([Load("extents", lambda: None)]))
+    for step in range(2):
+        ahead.note(streams, content, step * CHUNK, CHUNK)
+    assert pool.queued == ["extents"]
+
+
+def test_damage_ahead_is_left_to_the_reader(pool):
+    ahead, streams = ReadAhead(pool, 64 << 20), []
+    content = Unready(CorruptImage("HFS+", "extents", "torn"))
+    for step in range(2):
         ahead.note(streams, content, step * CHUNK, CHUNK)
     assert pool.queued == []

@@ -1,0 +1,129 @@
+"""What can be asked of a mount, without mounting: sizes, the shadow, -o."""
+
+import argparse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmgfs.cli import options
+from dmgfs.cli.mount import configure
+from dmgfs.cli.options import FSTAB, KERNEL, OURS, WrongUsage, merge, parse_shadow, parse_size, parse_words
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def _eight_gigabytes(monkeypatch):
+    monkeypatch.setattr(options, "memory_size", lambda: 8 * GIB)
+
+
+SIZES = {
+    "0": 0,
+    "512": 512,
+    "100B": 100,
+    "64K": 65536,
+    "64k": 65536,
+    " 7 m": 7 << 20,
+    "1.5M": 3 << 19,
+    "2G": 2 * GIB,
+    "2GB": 2 * GIB,
+    "2GiB": 2 * GIB,
+    "1T": 1 << 40,
+}
+
+
+@pytest.mark.parametrize(("text", "size"), SIZES.items())
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "M", "1X", "1e9", "0x10", "1 000", "12MM", "½G", "1K2"])
+def test_no_sizes(text):
+    with pytest.raises(WrongUsage):
+        parse_size(text)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_size_or_wrong_usage(text):
+    try:
+        assert parse_size(text) >= 0
+    except WrongUsage:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "budget"),
+    [("none", "none", 0), ("ram", "ram", 4 * GIB), ("ram:1G", "ram", GIB), ("ram:25%", "ram", 2 * GIB)],
+)
+def test_shadows(text, kind, budget):
+    shadow = parse_shadow(text)
+    assert (shadow.kind, shadow.budget) == (kind, budget)
+
+
+def words(*lists: str) -> tuple[dict[str, str], set[str]]:
+    parsed = parse_words(list(lists))
+    return dict(parsed.ours), set(parsed.kernel)
+
+
+def test_ours_and_the_kernels_and_fstabs():
+    text = "shadow=ram:1G,noatime,nofail,x-gvfs-hide,comment=hello,no_replay,allow_other"
+    assert words(text) == ({"shadow": "ram:1G", "no-replay": ""}, {"noatime", "allow_other"})
+
+
+def test_an_escaped_comma_belongs_to_the_value():
+    assert words(r"partition=a\,b,ro") == ({"partition": "a,b"}, {"ro"})
+    assert words(r"fsname=a\,b") == ({}, {r"fsname=a\,b"})
+
+
+@pytest.mark.parametrize(
+    ("lists", "kernel"),
+    [(["ro,rw"], {"rw"}), (["rw", "ro"], {"ro"}), (["dev,nodev"], {"nodev"}), (["nosuid,suid"], {"suid"})],
+)
+def test_the_last_of_contradicting_words_counts(lists, kernel):
+    assert words(*lists)[1] == kernel
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nosuch", "ro=1", "shadow", "no-replay=1", "fsname", "offset=512", "max_read=4096", "io_uring", "big_writes"],
+)
+def test_unknown_words_are_refused_by_name(text):
+    with pytest.raises(WrongUsage, match=text.partition("=")[0]):
+        parse_words([text])
+
+
+def test_near_misses_get_a_suggestion():
+    with pytest.raises(WrongUsage, match="allow_other"):
+        parse_words(["allow_othr"])
+
+
+def test_nothing_is_two_things():
+    assert not OURS & KERNEL
+    assert not OURS & FSTAB
+    assert not KERNEL & FSTAB
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(["IMAGE", "PLACE", *words])
+
+
+def test_every_word_of_ours_is_a_long_option():
+    args = arguments()
+    for name in OURS:
+        assert hasattr(args, name.replace("-", "_")), name
+
+
+def test_a_long_option_beats_the_word():
+    args = arguments("--shadow", "none", "--cache", "1M")
+    merge(args, {"shadow": "ram", "cache": "2M", "names": "nfd", "no-replay": "", "foreground": ""})
+    assert (args.shadow, args.cache, args.names) == ("none", "1M", "nfd")
+    assert args.no_replay is True
+    assert args.foreground is True
+
+
+def test_half_the_memory_is_what_this_machine_has(monkeypatch):
+    monkeypatch.undo()
+    assert 1 << 28 < options.memory_size() < 1 << 50
