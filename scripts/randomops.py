@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Random operations on mounts, for as long as one likes: `randomops.py [--seeds FROM:TO] [--operations N] [--image IMAGE]`.
+"""Random operations on mounts, for as long as one likes: `randomops.py [--seeds FROM:TO] [--minutes N] [--image IMAGE]`.
 
 Per seed: a fresh mount with a shadow in RAM beside a fresh copy of it in an ordinary directory (see tests/exercise); then
 fsx-like runs on a file of the image and on a new file. What fails is shortened to the fewest operations that still
@@ -8,6 +8,7 @@ fail, and printed. Exit 1 if anything failed.
 
 import argparse
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -77,12 +78,16 @@ def main() -> int:
     parser.add_argument("--seeds", default="1:6", help="FROM:TO, the last not included (default 1:6)")
     parser.add_argument("--operations", type=int, default=3000)
     parser.add_argument("--fsx", type=int, default=10000, help="operations on one file")
+    parser.add_argument("--minutes", type=float, default=0, help="go on with further seeds for that long")
     parser.add_argument("--image", type=Path, default=REPOSITORY / "tests/data/workload.dmg")
     options = parser.parse_args()
     first, last = map(int, options.seeds.split(":"))
     before = digest(os.fsencode(options.image))
     good = True
-    for seed in range(first, last):
+    deadline = time.monotonic() + 60 * options.minutes
+    for seed in itertools.count(first):
+        if seed >= last and time.monotonic() >= deadline:
+            break
         good &= operations(options.image, seed, options.operations)
         good &= contents(options.image, seed, options.fsx)
     if digest(os.fsencode(options.image)) != before:
