@@ -217,7 +217,8 @@ class VolumeLower:
         if self._view.xattrs == "raw":
             return (name,)
         if name.startswith("user."):
-            return (name, name.removeprefix("user."))
+            bare = name.removeprefix("user.")
+            return (name,) if bare.startswith(LINUX_NAMESPACES) else (name, bare)
         return (name,) if name.startswith(LINUX_NAMESPACES) else ()
 
     # -- nodes -----------------------------------------------------------------------------------------------------------

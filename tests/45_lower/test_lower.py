@@ -196,6 +196,36 @@ def test_attributes_as_they_are_or_not_at_all(builder):
     assert none.getxattr(ino, b"user.x") is None
 
 
+def test_names_of_linux_stay_and_win_over_their_twins(builder):
+    values = {"user.x": b"linux", "x": b"mac", "trusted.y": b"t", "security.z": b"s", "system.w": b"w"}
+    file = builder.file(ROOT, "file", attributes=values)
+    link = builder.symlink(ROOT, "link", b"file")
+    builder.attribute(link, "trusted.y", b"t")
+    builder.attribute(link, "user.x", b"l")
+    lower = lower_of(builder)
+    assert sorted(lower.listxattr(file)) == [b"security.z", b"trusted.y", b"user.system.w", b"user.x"]
+    assert lower.getxattr(file, b"user.x") == b"linux"
+    assert lower.getxattr(file, b"user.user.x") is None
+    assert lower.getxattr(file, b"trusted.y") == b"t"
+    assert lower.getxattr(file, b"user.trusted.y") is None
+    assert lower.getxattr(file, b"system.w") is None
+    assert lower.getxattr(file, b"user.system.w") == b"w"
+    assert lower.listxattr(link) == [b"trusted.y"]
+    assert lower.getxattr(link, b"user.x") is None
+
+
+def test_flags_and_date_of_creation(builder):
+    file = builder.file(ROOT, "file", flags=0x2 | 0x20000)
+    plain = builder.file(ROOT, "plain", dates=(0,) * 5)
+    lower = lower_of(builder)
+    assert lower.getxattr(file, b"user.dmgfs.flags") == b"uchg,schg"
+    assert lower.getxattr(file, b"user.dmgfs.created") == b"%d" % (CREATED - EPOCH)
+    assert lower.getxattr(plain, b"user.dmgfs.flags") == b"-"
+    assert lower.getxattr(plain, b"user.dmgfs.created") is None
+    assert lower.listxattr(file) == []
+    assert lower_of(builder, xattrs="none").getxattr(file, b"user.dmgfs.flags") is None
+
+
 def test_the_systems_own_attributes_are_hidden(builder):
     ino = builder.file(ROOT, "file", attributes={"com.apple.system.Security": b"acl"})
     lower = lower_of(builder)
