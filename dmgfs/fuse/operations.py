@@ -32,7 +32,7 @@ from pyfuse3 import (
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.prefetch import ReadAhead, Stream
 from overlay.overlay import Overlay
-from overlay.vfs import Attr, Buffer
+from overlay.vfs import FIRST_NEW_INODE, Attr, Buffer
 
 FOREVER = 1e9
 """Seconds; thirty years."""
@@ -132,6 +132,8 @@ class DmgOperations(pyfuse3.Operations):
     # -- finding and attributes ----------------------------------------------------------------------------------------
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        if name == b".":
+            return await self._again(parent_inode)
         try:
             entry = await self._driver.run(self._overlay.lookup(self._ino(parent_inode), name))
         except FileNotFoundError:
@@ -140,8 +142,8 @@ class DmgOperations(pyfuse3.Operations):
             absent = EntryAttributes()  # inode 0: there is no such name, and the kernel may remember that
             absent.entry_timeout = FOREVER
             return absent
-        if name in (b".", b".."):
-            self._overlay.hold(entry.ino)  # the kernel counts these too: that is how NFS handles are opened
+        if name == b"..":
+            self._overlay.hold(entry.ino)  # not held by the look-up, and counted by the kernel
         if entry.attr is not None:
             return self._entry(name, entry.attr)
         try:
@@ -149,6 +151,17 @@ class DmgOperations(pyfuse3.Operations):
         except BaseException:
             self._overlay.forget(entry.ino)
             raise
+
+    async def _again(self, inode: InodeT) -> EntryAttributes:
+        """An object of any type that the kernel had forgotten, by the number in a file handle (NFS, open_by_handle_at).
+        Where things can be removed, nobody remembers of an object of the image whether it was: its handle is stale."""
+        ino = self._ino(inode)
+        attr = await self._driver.run(self._overlay.getattr(ino))
+        forgotten = ino < FIRST_NEW_INODE and ino != self._root and not self._frozen
+        if forgotten or attr.nlink == 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        self._overlay.hold(ino)
+        return self._entry(b".", attr)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, count in inode_list:
