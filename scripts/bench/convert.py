@@ -10,7 +10,6 @@ MB/s are of the disk: by the clock, and per second of processor time, which does
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=200, help="MiB of disk")
     parser.add_argument("--folder", default="/usr", help="what the disk is made of")
     parser.add_argument("--jobs", default=str(os.cpu_count()), help="threads")
-    parser.add_argument("formats", nargs="*", choices=[[], *FORMATS], metavar="FORMAT")
+    parser.add_argument("formats", nargs="*", metavar="FORMAT")
     args = parser.parse_args()
+    if unknown := set(args.formats).difference(FORMATS):
+        parser.error(f"no formats: {', '.join(sorted(unknown))}; there are: {', '.join(FORMATS)}")
     print(f"{'format':12} {'MB/s':>8} {'MB/s per CPU':>13} {'size':>7} {'memory':>8}")
     with tempfile.TemporaryDirectory() as folder:
         disk = Path(folder, "disk")
@@ -38,7 +39,9 @@ def main() -> None:
 def make_disk(path: Path, folder: str, size: int) -> None:
     with subprocess.Popen(["tar", "-cf", "-", folder], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tar:
         assert tar.stdout is not None
-        path.write_bytes(tar.stdout.read(size))
+        with path.open("wb") as disk:
+            while (left := size - disk.tell()) and (block := tar.stdout.read(min(left, 1 << 20))):
+                disk.write(block)
         tar.kill()
     if path.stat().st_size < size:
         sys.exit(f"convert.py: {folder} has less than {size} bytes; name a larger one with --folder")
@@ -46,22 +49,20 @@ def make_disk(path: Path, folder: str, size: int) -> None:
 
 def measure(disk: Path, out: Path, name: str, jobs: str) -> None:
     command = [sys.executable, "-m", "dmgfs", "convert", disk, out, "--to", name, "--jobs", jobs, "--json", "--force"]
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        said, _ = process.communicate()
-        memory = peak_of_children()
-    seconds = time.monotonic() - begun
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    begun = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, _, used = os.wait4(process.pid, 0)
+    process.returncode = 0
+    seconds, busy = time.monotonic() - begun, used.ru_utime + used.ru_stime
     told = json.loads(said)
     amount = told["disk_size"] / 1e6
     share = 100 * told["size"] / told["disk_size"]
-    print(f"{name:12} {amount / seconds:8.1f} {amount / busy:13.1f} {share:6.1f}% {memory:6.0f}MB", flush=True)
-
-
-def peak_of_children() -> float:
-    """MB of the largest child so far."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    print(
+        f"{name:12} {amount / seconds:8.1f} {amount / busy:13.1f} {share:6.1f}% {used.ru_maxrss / 1e3:6.0f}MB",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
