@@ -1,14 +1,15 @@
 """Operations on attributes and extended attributes. Plain functions of a State and Facts (see `overlay.facts`)."""
 
 import errno
-from stat import S_ISDIR, S_ISLNK
+from stat import S_ISDIR, S_ISGID, S_ISLNK
 
+from overlay import acl
 from overlay.change import Change, Xattr
 from overlay.contents import cleared_setid, truncate
 from overlay.facts import Facts
 from overlay.state import NAME_MAX, State, changed, error
 from overlay.tree import XATTR, XATTRS
-from overlay.vfs import Attr
+from overlay.vfs import Attr, Caller
 
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
@@ -40,6 +41,9 @@ def setattr(
         modified = time
     if mode is not None:
         new_mode = (attr.mode & ~0o7777) | (mode & 0o7777)
+        access = access_list(state, ino, acl.ACCESS)
+        if access is not None:
+            put_xattr(state, change, ino, acl.ACCESS, acl.pack(acl.after_chmod(acl.parse(access), mode)))
     elif (uid is not None or gid is not None) and not S_ISDIR(attr.mode):
         new_mode = cleared_setid(attr.mode)
     if mtime_ns is not None:
@@ -78,7 +82,16 @@ def readlink(state: State, facts: Facts, ino: int) -> bytes:
 # -- extended attributes -----------------------------------------------------------------------------------------------
 
 
+def access_list(state: State, ino: int, name: bytes) -> bytes | None:
+    """An access control list (`acl.ACCESS`, `acl.DEFAULT`). Only the overlay has them: those of a lower are not looked
+    at, so no operation has to wait for one."""
+    node = state.tree.nodes.get(ino)
+    return node.xattrs.get(name) if node is not None and node.xattrs is not None else None
+
+
 def _value(state: State, facts: Facts, ino: int, name: bytes) -> bytes | None:
+    if name in acl.NAMES:
+        return access_list(state, ino, name)
     node = state.tree.nodes.get(ino)
     if node is not None and node.xattrs is not None and name in node.xattrs:
         return node.xattrs[name]
@@ -101,7 +114,9 @@ def listxattr(state: State, facts: Facts, ino: int) -> list[bytes]:
     return names + [name for name, value in ours.items() if value is not None]
 
 
-def setxattr(state: State, facts: Facts, ino: int, name: bytes, value: bytes, flags: int) -> None:
+def setxattr(
+    state: State, facts: Facts, ino: int, name: bytes, value: bytes, flags: int, caller: Caller | None
+) -> None:
     state.require_writable()
     attr = state.attr(facts, ino)
     if not name or len(name) > NAME_MAX:
@@ -117,12 +132,40 @@ def setxattr(state: State, facts: Facts, ino: int, name: bytes, value: bytes, fl
         if flags == XATTR_REPLACE and not exists:
             raise error(errno.ENODATA)
     change = Change()
-    state.put(change, changed(attr, state.clock()))
+    if name in acl.NAMES:
+        _set_list(state, change, attr, name, value, caller)
+    else:
+        state.put(change, changed(attr, state.clock()))
+        put_xattr(state, change, ino, name, value)
+    state.commit(change)
+
+
+def put_xattr(state: State, change: Change, ino: int, name: bytes, value: bytes) -> None:
     node = state.tree.nodes.get(ino)
     old = node.xattrs.get(name) if node is not None and node.xattrs is not None else None
     change.weight += XATTRS + XATTR + len(name) + len(value) - len(old or b"")
     change.items.append(Xattr(ino, name, value))
-    state.commit(change)
+
+
+def _set_list(state: State, change: Change, attr: Attr, name: bytes, value: bytes, caller: Caller | None) -> None:
+    """Permission bits follow an access list; one that says no more than they do is not kept. A caller outside of the
+    file's group loses its set-group-id bit (we do not see supplementary groups, so membership in one does not count)."""
+    rules = acl.parse(value)
+    mode = attr.mode
+    if name == acl.DEFAULT:
+        if not S_ISDIR(attr.mode):
+            raise error(errno.EACCES)
+        kept = True
+    else:
+        kept = not acl.is_plain(rules)
+        mode = mode & ~0o777 | acl.bits(rules)
+        if caller is not None and caller.uid and caller.gid != attr.gid:
+            mode &= ~S_ISGID
+    state.put(change, changed(attr, state.clock(), mode=mode))
+    if kept:
+        put_xattr(state, change, attr.ino, name, value)
+    elif access_list(state, attr.ino, name) is not None:
+        change.items.append(Xattr(attr.ino, name, None))
 
 
 def removexattr(state: State, facts: Facts, ino: int, name: bytes) -> None:

@@ -5,7 +5,8 @@ import errno
 import os
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISGID
 
-from overlay import contents
+from overlay import acl, contents
+from overlay.attributes import access_list, put_xattr
 from overlay.change import Change, Drop, Shut, Target
 from overlay.facts import Facts
 from overlay.state import NAME_MAX, Found, State, changed, error, touched
@@ -56,7 +57,11 @@ def make(
     kind = S_IFMT(mode) or S_IFREG
     is_directory = kind == S_IFDIR
     gid = caller.gid
-    if kind != S_IFLNK:
+    default = access_list(state, parent, acl.DEFAULT) if kind != S_IFLNK else None
+    access: list[acl.Rule] = []
+    if default is not None:
+        access, mode = acl.inherited(acl.parse(default), mode)  # instead of the umask
+    elif kind != S_IFLNK:
         mode &= ~caller.umask
     if above.mode & S_ISGID:
         gid = above.gid
@@ -73,6 +78,10 @@ def make(
     if target is not None:
         change.weight += TARGET + len(target)
         change.items.append(Target(ino, target))
+    if default is not None and not acl.is_plain(access):
+        put_xattr(state, change, ino, acl.ACCESS, acl.pack(access))
+    if default is not None and is_directory:
+        put_xattr(state, change, ino, acl.DEFAULT, default)
     state.put(change, touched(above, now, int(is_directory)))
     state.name(change, parent, state.lower.fold(name), name, ino)
     state.commit(change)

@@ -193,9 +193,12 @@ class Overlay:
         """ENODATA if there is none."""
         return self._state.steps(attributes.getxattr, ino, name)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> Steps[None]:
-        """flags: 0, XATTR_CREATE (EEXIST) or XATTR_REPLACE (ENODATA). E2BIG above 64 KiB, ERANGE for long names."""
-        return self._state.steps(attributes.setxattr, ino, name, value, flags)
+    def setxattr(
+        self, ino: int, name: bytes, value: bytes, flags: int = 0, caller: Caller | None = None
+    ) -> Steps[None]:
+        """flags: 0, XATTR_CREATE (EEXIST) or XATTR_REPLACE (ENODATA). E2BIG above 64 KiB, ERANGE for long names. An
+        access control list (`overlay.acl`) changes the permission bits with it; EINVAL for one that makes no sense."""
+        return self._state.steps(attributes.setxattr, ino, name, value, flags, caller)
 
     def removexattr(self, ino: int, name: bytes) -> Steps[None]:
         return self._state.steps(attributes.removexattr, ino, name)

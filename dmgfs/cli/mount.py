@@ -58,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports, default syslog, or stderr with -f"
     )
+    add("--acl", action="store_true", help="keep and obey POSIX access control lists (costs a request per object used)")
     add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
 
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
             partition=args.partition,
             view=view,
             ram_budget=shadow.budget if shadow.kind == "ram" else None,
+            access_lists=args.acl,
             kernel_words=words.kernel,
             log_target=args.log,
             foreground=args.foreground,

@@ -23,9 +23,9 @@ DEFAULT_SHARE = 50
 
 OURS = frozenset(
     {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
-    | {"passphrase-file", "slow-key", "no-replay", "foreground"}
+    | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
 )
-_SWITCHES = frozenset({"slow-key", "no-replay", "foreground"})
+_SWITCHES = frozenset({"slow-key", "no-replay", "foreground", "acl"})
 
 KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}

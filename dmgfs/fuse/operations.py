@@ -31,6 +31,7 @@ from pyfuse3 import (
 
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.prefetch import ReadAhead, Stream
+from overlay import acl
 from overlay.overlay import Overlay
 from overlay.vfs import FIRST_NEW_INODE, Attr, Buffer
 
@@ -58,11 +59,11 @@ class OpenFile:
 
 class DmgOperations(pyfuse3.Operations):
     """`overlay` behind FUSE. frozen: nothing will ever change in it, so the kernel may keep every answer.
+    access_lists: POSIX ACLs are kept and obeyed, for which the kernel asks about every object that another user uses.
     only_spelling: tells of a name whether no other bytes could mean the same."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
 
     def __init__(
         self,
@@ -71,9 +72,11 @@ class DmgOperations(pyfuse3.Operations):
         ahead: ReadAhead,
         *,
         frozen: bool,
+        access_lists: bool,
         only_spelling: Callable[[bytes], bool],
     ) -> None:
         super().__init__()
+        self.enable_acl = access_lists
         self._overlay = overlay
         self._driver = driver
         self._ahead = ahead
@@ -299,18 +302,23 @@ class DmgOperations(pyfuse3.Operations):
         return await self._driver.run(self._overlay.listxattr(self._ino(inode)))
 
     async def getxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> bytes:
-        _refuse_acl(name)
+        self._refuse_list(name)
         if name == PROCESS_ATTRIBUTE and inode == pyfuse3.ROOT_INODE:
             return b"%d" % os.getpid()
         return await self._driver.run(self._overlay.getxattr(self._ino(inode), name))
 
     async def setxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        _refuse_acl(name)
-        await self._driver.run(self._overlay.setxattr(self._ino(inode), name, value))
+        self._refuse_list(name)
+        await self._driver.run(self._overlay.setxattr(self._ino(inode), name, value, caller=ctx))
 
     async def removexattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, ctx: RequestContext) -> None:
-        _refuse_acl(name)
+        self._refuse_list(name)
         await self._driver.run(self._overlay.removexattr(self._ino(inode), name))
+
+    def _refuse_list(self, name: bytes) -> None:
+        """Without `acl` access control lists would be stored and not obeyed, so there are none."""
+        if name.startswith(b"system.") and not (self.enable_acl and name in acl.NAMES):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
     # -- space -----------------------------------------------------------------------------------------------------------
 
@@ -324,9 +332,3 @@ class DmgOperations(pyfuse3.Operations):
         answer.f_ffree = answer.f_favail = usage.free_files
         answer.f_namemax = usage.name_max
         return answer
-
-
-def _refuse_acl(name: bytes) -> None:
-    """Access control lists would be stored and not obeyed, so there are none."""
-    if name.startswith(b"system."):
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))

@@ -34,6 +34,7 @@ def serve(
     partition: str | None,
     view: View,
     ram_budget: int | None,
+    access_lists: bool,
     kernel_words: Iterable[str],
     log_target: Target | None,
     foreground: bool,
@@ -41,7 +42,7 @@ def serve(
 ) -> None:
     """Mounts the image on `path` and returns when the mount is gone.
 
-    ram_budget: bytes for changes, None for a read-only mount. kernel_words: -o words for libfuse. ready: called when the
+    ram_budget: bytes for changes, None for a read-only mount. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready: called when the
     mount answers. Raises MountFailed, DmgError and OSError before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
@@ -64,6 +65,7 @@ def serve(
             driver,
             ReadAhead(pool, image.cache.budget // 2),
             frozen=store is None,
+            access_lists=access_lists,
             only_spelling=lower.only_spelling,
         )
 
