@@ -117,7 +117,10 @@ def _read_changed(state: State, facts: Facts, ino: int, offset: int, length: int
         stop = min(end, (run.page + run.length) << PAGE_BITS)
         if is_stored(run.slot):
             skip = start - (run.page << PAGE_BITS)
-            view = state.store.view(run.slot, run.length)
+            view = state.store.view_now(run.slot, run.length)
+            if view is None:
+                facts.warm(state.store.view, run.slot, run.length)
+                view = state.store.view(run.slot, run.length)
             parts.append(view[skip : skip + stop - start])
             continue
         if run.slot == HOLE and start < file.limit:

@@ -16,9 +16,10 @@ from overlay.vfs import Attr, Buffer, Content, Entry, Listing, Lower
 class Need(Exception):
     """Control flow: the operation cannot go on before `function(*arguments)` was asked."""
 
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], slow: bool = False) -> None:
         self.function = function
         self.arguments = arguments
+        self.slow = slow
 
 
 class Facts:
@@ -36,6 +37,11 @@ class Facts:
             return self._known[function, arguments]
         except KeyError:
             raise Need(function, arguments) from None
+
+    def warm(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Lets a slow call be made once, elsewhere, for its effect on caches; its answer may be outdated."""
+        if (function, arguments) not in self._known:
+            raise Need(function, arguments, slow=True)
 
     def note(self, function: Callable[..., Any], arguments: tuple[Any, ...], answer: Any) -> None:
         self._known[function, arguments] = answer

@@ -18,7 +18,7 @@ from overlay import attributes, contents, listing, lookup, names
 from overlay.listing import DirHandle
 from overlay.state import State
 from overlay.store import Store
-from overlay.vfs import Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
+from overlay.vfs import Ask, Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
 
 
 class Overlay:
@@ -148,10 +148,13 @@ class Overlay:
         set-group-id (where the kernel has not done so already)."""
         return self._state.steps(contents.write, ino, offset, data, clear_setid)
 
-    def fsync(self, ino: int | None = None) -> None:
-        """Everything about `ino` (None: everything) is safe in the store. May block in a store on disk."""
-        if self._state.store is not None:
-            self._state.store.sync()
+    def fsync(self) -> Steps[None]:
+        """Everything that has happened so far is safe in the store."""
+        store = self._state.store
+        sync = store.begin_sync() if store is not None else None
+        if store is not None and sync is not None:
+            yield Ask(sync.flush, (), slow=True)
+            store.end_sync(sync)
 
     # -- making and removing names -------------------------------------------------------------------------------------
 

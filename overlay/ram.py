@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from overlay.change import Change, Fill, Patch, Place
 from overlay.pages import HOLE, PAGE, PAGE_BITS, ZERO, PageMap, Run, is_stored
 from overlay.slots import Slots
+from overlay.store import Sync
 from overlay.tree import Tree
 from overlay.vfs import Buffer
 
@@ -107,6 +108,8 @@ class RamStore:
         start = (slot & (SEGMENT - 1)) << PAGE_BITS
         return self._views[slot >> SEGMENT_BITS][start : start + (count << PAGE_BITS)]
 
+    view_now = view
+
     # -- slots -----------------------------------------------------------------------------------------------------------
 
     def _grow(self, count: int) -> None:
@@ -159,8 +162,12 @@ class RamStore:
 
     # -- life ------------------------------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
+    def begin_sync(self) -> Sync | None:
         """Memory is as safe as it gets."""
+        return None
+
+    def end_sync(self, sync: Sync) -> None:
+        """Never called."""
 
     def close(self) -> None:
         self._views.clear()

@@ -76,6 +76,15 @@ class Slots:
             count -= extent.length
         return taken
 
+    def take_whole(self, count: int) -> Extent | None:
+        """`count` slots in a row; None if no free extent is long enough."""
+        for number in sorted(self._files):
+            if number >= count.bit_length():
+                for slot in self._files[number]:
+                    if self._lengths[slot] >= count:
+                        return self._carve(slot, count)
+        return None
+
     def extents(self) -> list[Extent]:
         """All free extents, by slot: for checks and for giving memory back."""
         return [Extent(slot, self._lengths[slot]) for slot in sorted(self._lengths)]

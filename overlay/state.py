@@ -105,7 +105,7 @@ class State:
             try:
                 return operation(self, facts, *arguments, **options)
             except Need as need:
-                ask = Ask(need.function, need.arguments)
+                ask = Ask(need.function, need.arguments, need.slow)
             facts.note(ask.function, ask.arguments, (yield ask))
 
     # -- questions -----------------------------------------------------------------------------------------------------
@@ -227,8 +227,11 @@ class State:
             tree.freed = []
 
     def drop(self, ino: int) -> None:
-        """Forgets an object that nobody can reach. Needs no commit: a store that loads again drops it by itself."""
-        self.tree.apply((Drop(ino),))
-        if self.tree.freed and self.store is not None:
-            self.store.free(self.tree.freed)
-            self.tree.freed = []
+        """Forgets an object that nobody can reach. If the store fails it stays, without harm, until the store is loaded
+        again."""
+        change = Change(removing=True)
+        change.items.append(Drop(ino))
+        try:
+            self.commit(change)
+        except OSError:
+            return

@@ -5,13 +5,21 @@ disk makes it survive a crash whole or not at all. The tree itself is always in 
 on disk, the changes that rebuild the tree.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from overlay.change import Change
 from overlay.pages import Run
 from overlay.tree import Tree
 from overlay.vfs import Buffer
+
+
+class Sync(NamedTuple):
+    """flush may wait and may run in any thread while commits go on; what was committed after `begin_sync` is not its
+    business. number: the store's own."""
+
+    flush: Callable[[], None]
+    number: int
 
 
 class Store(Protocol):
@@ -41,15 +49,23 @@ class Store(Protocol):
         ...
 
     def view(self, slot: int, count: int) -> Buffer:
-        """The bytes of `count` slots in a row, good until the next commit."""
+        """The bytes of `count` slots in a row, good until the next commit. May wait for a disk."""
+        ...
+
+    def view_now(self, slot: int, count: int) -> Buffer | None:
+        """The same, or None where it would have to wait."""
         ...
 
     def free(self, runs: Sequence[Run]) -> None:
         """Nothing refers to these slots any more."""
         ...
 
-    def sync(self) -> None:
-        """All commits so far are safe from now on."""
+    def begin_sync(self) -> Sync | None:
+        """What makes all commits so far safe; None if they are."""
+        ...
+
+    def end_sync(self, sync: Sync) -> None:
+        """`sync.flush` has returned."""
         ...
 
     def close(self) -> None:

@@ -133,6 +133,10 @@ class Tree:
         self.weight = 0
         self.freed: list[Run] = []
 
+    def adopt(self, other: "Tree") -> None:
+        """Becomes what `other` is."""
+        self.nodes, self.weight, self.next_ino = other.nodes, other.weight, other.next_ino
+
     # -- the parts of a node, made when first needed ----------------------------------------------------------------
 
     def directory(self, ino: int) -> Directory | None:

@@ -147,10 +147,12 @@ class Lower(Protocol):
 
 
 class Ask(NamedTuple):
-    """A call into the lower that an operation waits for: `function(*arguments)`. May be made more than once."""
+    """A call that an operation waits for: `function(*arguments)`. May be made more than once. slow: it waits for a disk, a
+    driver that must not wait makes it in another thread."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    slow: bool = False
 
 
 Steps = Generator[Ask, Any, T]

@@ -1,0 +1,38 @@
+"""What can be wrong with a shadow file. `str(error)` is one plain sentence without the file's name; which errno or exit
+code that is, is the caller's business.
+
+    ShadowError
+     ├─ NotAShadow      the file is something else and is left alone
+     ├─ ShadowInUse     somebody else has it open
+     ├─ ShadowBase      it belongs to another image
+     └─ ShadowDamaged   it is one of ours and cannot be read
+"""
+
+from collections.abc import Mapping
+
+
+class ShadowError(Exception):
+    """Base of all of them."""
+
+
+class NotAShadow(ShadowError):
+    """The file has other contents; it is never overwritten."""
+
+
+class ShadowInUse(ShadowError):
+    """Another process holds the lock."""
+
+
+class ShadowBase(ShadowError):
+    """The shadow was made over another image. differences: what is recorded → (in the file, of the image given)."""
+
+    def __init__(self, differences: Mapping[str, tuple[object, object]]) -> None:
+        self.differences = differences
+        named = ", ".join(
+            f"{key} {there!r} instead of {here!r}" for key, (there, here) in sorted(differences.items())
+        )
+        super().__init__(f"it belongs to another image: {named}")
+
+
+class ShadowDamaged(ShadowError):
+    """A structure that must be sound is not."""

@@ -1,0 +1,77 @@
+"""The first two slots of a shadow file: what it is, which image it belongs to, where its log begins.
+
+    0    16  magic "dmgfs shadow 1\\n\\0"        the 1 is the version of the whole format
+    16    4  size of a slot (4096)
+    20    4  length of the base
+    24    8  generation: the greater one of the two counts
+    32    8  log id: number that all records of the log are sealed with
+    40    8  slot where the log begins
+    48    4  slots of its first segment
+    52       base: JSON object, what identifies the image
+    4092  4  CRC-32 of the 4092 bytes before
+
+Little-endian. This is dmgfs's own format and not Apple's.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from overlay.errors import NotAShadow
+from overlay.pages import PAGE
+
+MAGIC = b"dmgfs shadow 1\n\0"
+_FAMILY = b"dmgfs shadow "
+_HEAD = struct.Struct("<16sIIQQQI")
+_CRC = struct.Struct("<I")
+BASE_MAX = PAGE - _HEAD.size - _CRC.size
+
+Base = Mapping[str, str | int | None]
+"""What identifies the image under a shadow; compared as a whole, named key by key when it differs."""
+
+
+class Superblock(NamedTuple):
+    generation: int
+    log_id: int
+    log_slot: int
+    log_length: int
+    base: Base
+
+
+def encode_base(base: Base) -> bytes:
+    """ValueError if it is too long to be kept."""
+    text = json.dumps(dict(base), sort_keys=True, separators=(",", ":")).encode()
+    if len(text) > BASE_MAX:
+        raise ValueError(f"what identifies the image takes {len(text)} bytes, at most {BASE_MAX} can be kept")
+    return text
+
+
+def encode_superblock(block: Superblock) -> bytes:
+    base = encode_base(block.base)
+    head = _HEAD.pack(MAGIC, PAGE, len(base), block.generation, block.log_id, block.log_slot, block.log_length)
+    body = (head + base).ljust(PAGE - _CRC.size, b"\0")
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def decode_superblock(data: bytes) -> Superblock | None:
+    """None if it is torn or damaged. NotAShadow if it is nothing of ours, or of a later version."""
+    if data[: len(_FAMILY)] == _FAMILY and data[: len(MAGIC)] != MAGIC:
+        version = data[len(_FAMILY) : len(MAGIC)].strip(b"\n\0").decode("ascii", "replace")
+        raise NotAShadow(f"format version {version}, this program knows version 1 only")
+    if len(data) < PAGE or data[: len(MAGIC)] != MAGIC:
+        return None
+    body, (crc,) = data[: PAGE - _CRC.size], _CRC.unpack(data[PAGE - _CRC.size : PAGE])
+    if zlib.crc32(body) != crc:
+        return None
+    _, slot_size, base_length, generation, log_id, log_slot, log_length = _HEAD.unpack_from(body)
+    if slot_size != PAGE or base_length > BASE_MAX:
+        return None
+    try:
+        base = json.loads(body[_HEAD.size : _HEAD.size + base_length])
+    except ValueError:
+        return None
+    if not isinstance(base, dict):
+        return None
+    return Superblock(generation, log_id, log_slot, log_length, base)
