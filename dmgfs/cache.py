@@ -4,7 +4,8 @@ Rules that hold here:
 - the budget counts bytes, not items; a unit larger than the whole budget is handed out and not kept;
 - single flight: two threads that want one unit decode it once, and the second takes it from the first one's flight, so it
   gets it even if the cache dropped it meanwhile;
-- decoding happens outside the lock; a failed decode is raised to everybody who waited and is not remembered;
+- decoding happens outside the lock; a failed decode is raised to everybody who waited. Damage is remembered like a unit,
+  because the image does not change, and finding it out again takes as long as a decode; other failures are not;
 - a thread that must not block gets `Cold` on a miss (see `dmgfs.source`).
 Data chunks and B-tree nodes live in two caches with two budgets: a sequential copy must not evict the catalog.
 """
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 
 from lru import LRU
 
+from dmgfs.errors import CorruptImage
 from dmgfs.source import Cold, Load, may_block
 
 T = TypeVar("T")
@@ -49,12 +51,14 @@ class ChunkCache(Generic[T]):
 
     # lru-dict bounds the number of items; ours is bounded in bytes, so its own bound only has to be out of reach.
     _MANY = 1 << 30
+    _MOST_DAMAGED = 1024
 
     def __init__(self, budget: int, weigh: Callable[[T], int] = len) -> None:  # type: ignore[assignment]
         self.budget = budget
         self._weigh = weigh
         self._units: LRU[Hashable, T] = LRU(self._MANY)
         self._flights: dict[Hashable, _Flight[T]] = {}
+        self._damaged: dict[Hashable, CorruptImage] = {}
         self._lock = threading.Lock()
         self._bytes = 0
         self._hits = 0
@@ -69,6 +73,9 @@ class ChunkCache(Generic[T]):
             if unit is not None:
                 self._hits += 1
                 return unit
+            damage = self._damaged.get(key)
+            if damage is not None:
+                raise damage.with_traceback(None)
             if not may_block():
                 raise Cold((Load(key, lambda: self.get(key, load)),))
             flight = self._flights.get(key)
@@ -109,6 +116,10 @@ class ChunkCache(Generic[T]):
         with self._lock:
             if flight.value is not None:
                 self._keep(key, flight.value)
+            elif isinstance(flight.error, CorruptImage):
+                if len(self._damaged) >= self._MOST_DAMAGED:
+                    del self._damaged[next(iter(self._damaged))]
+                self._damaged[key] = flight.error
             del self._flights[key]
         flight.done.set()
 
@@ -133,8 +144,11 @@ class ChunkCache(Generic[T]):
             return key in self._units
 
     def load_for(self, key: Hashable, load: Callable[[], T]) -> tuple[Load, ...]:
-        """What `ByteSource.cold` answers for one unit: nothing if it is here, else its load."""
-        return () if key in self else (Load(key, lambda: self.get(key, load)),)
+        """What `ByteSource.cold` answers for one unit: nothing if it is here or known to be damaged, else its load."""
+        with self._lock:
+            if key in self._units or key in self._damaged:
+                return ()
+        return (Load(key, lambda: self.get(key, load)),)
 
     def statistics(self) -> CacheStatistics:
         with self._lock:

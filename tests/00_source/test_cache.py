@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmgfs.cache import ChunkCache
+from dmgfs.errors import CorruptImage
 from dmgfs.source import Cold, forbid_blocking
 
 
@@ -72,6 +73,35 @@ def test_a_failed_decode_is_not_remembered() -> None:
     with pytest.raises(ValueError, match="damaged"):
         cache.get("k", fail)
     assert cache.get("k", lambda: b"ok") == b"ok"
+
+
+def test_damage_is_found_out_once() -> None:
+    cache: ChunkCache[bytes] = ChunkCache(100)
+    decodes = []
+
+    def damaged(key: int) -> bytes:
+        decodes.append(key)
+        raise CorruptImage("layer", f"chunk {key}", "it is damaged")
+
+    for _ in range(3):
+        with pytest.raises(CorruptImage, match="chunk 1"):
+            cache.get(1, lambda: damaged(1))
+    assert decodes == [1]
+    forbid_blocking()
+    try:
+        assert cache.load_for(1, lambda: damaged(1)) == ()
+        with pytest.raises(CorruptImage, match="chunk 1"):
+            cache.get(1, lambda: damaged(1))
+        with pytest.raises(Cold):
+            cache.get(2, lambda: damaged(2))
+    finally:
+        forbid_blocking(False)
+    for key in range(2, 3000):
+        with pytest.raises(CorruptImage):
+            cache.get(key, lambda key=key: damaged(key))
+    with pytest.raises(CorruptImage):
+        cache.get(1, lambda: damaged(1))
+    assert decodes.count(1) == 2, "what is remembered is bounded"
 
 
 def test_a_thread_that_must_not_block_is_told_what_to_load() -> None:
