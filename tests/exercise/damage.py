@@ -63,7 +63,8 @@ def damage(image: Path, copy: Path, seed: int, flips: int) -> None:
 
 def damage_inside(image: Path, copy: Path, seed: int, flips: int, passphrase: bytes | None = None) -> None:
     """Writes the image's disk out with `flips` bits changed in its volume's own structures: every other one in the volume
-    header, a B-tree's header or an index, the rest anywhere in the B-trees. Raises DmgError for what is no such image."""
+    header or at the start of a B-tree, the rest anywhere in the B-trees where something stands. Raises DmgError for what is
+    no such image."""
     with dmgfs.open_image(image, passphrase=passphrase) as opened:
         if opened.disk.size > MOST_OF_A_DISK:
             raise ValueError(f"a disk of {opened.disk.size} bytes")
@@ -78,8 +79,10 @@ def damage_inside(image: Path, copy: Path, seed: int, flips: int, passphrase: by
             low, length = start + 1024, 512
         elif number % 2 == 0:
             length = min(length, 4096)
-        at = chance.randrange(low, low + length)
-        if at < len(data):
+        at = next(
+            (at for at in (chance.randrange(low, low + length) for _ in range(100)) if any(data[at : at + 1])), None
+        )
+        if at is not None:
             data[at] ^= 1 << chance.randrange(8)
     copy.write_bytes(data)
 
