@@ -26,6 +26,7 @@ import trio
 from dmgfs.fuse import mountpoint
 from dmgfs.fuse.boundary import trace
 from dmgfs.fuse.pool import Pool
+from dmgfs.fuse.requests import Requests
 from dmgfs.source import forbid_blocking
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class Session:
             there = mountpoint.mounted_at(self._path)
             self._device = there.device if there is not None else ""
             self._pool.start()
-            trio.run(self._main)
+            with Requests().instead_of_trio(self._operations):
+                trio.run(self._main)
             if self._failure is not None:
                 raise MountFailed(f"the mount does not answer: {self._failure.strerror}")
         finally:
