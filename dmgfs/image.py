@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from dmgfs.cache import ChunkCache
-from dmgfs.container import Container, open_container, open_source
+from dmgfs.container import Container, OpenFile, open_container, open_source
 from dmgfs.errors import CorruptImage, DmgError, NotAnImage, Unsupported, WhichPartition
 from dmgfs.partitions import MOST_PROBED, Partition, read_map, signatures
 from dmgfs.partitions.signatures import Found, probe
-from dmgfs.source import Buffer, ByteSource, SliceSource
+from dmgfs.source import Buffer, ByteSource, FileSource, SliceSource
 from dmgfs.volume import ROOT_FOLDER, Volume
 
 MiB = 1 << 20
@@ -243,12 +243,13 @@ def open_image(
     node_cache_bytes: int = 16 * MiB,
     replay: bool = True,
     depth: int = 2,
+    open_file: OpenFile = FileSource,
 ) -> Image:
     """Opens a disk image: UDIF, sparse, encrypted, raw, with any partition map or none.
 
     passphrase: for encrypted images, or a function that is called when one is needed. cache_bytes, node_cache_bytes:
     budgets for decoded data and for B-tree nodes. replay: a dirty journal is replayed in memory. depth: images in one
-    another that `outer.dmg//inner.dmg` may name.
+    another that `outer.dmg//inner.dmg` may name. open_file: opens the files that the image consists of.
 
     Raises NotAnImage, CorruptImage, Unsupported, PassphraseNeeded, WrongPassphrase, OSError (the file cannot be read).
     """
@@ -265,7 +266,7 @@ def open_image(
             container.close()
             raise
 
-    image = opened(first, open_container(first, passphrase=ask, cache=cache), None)
+    image = opened(first, open_container(first, passphrase=ask, cache=cache, open_file=open_file), None)
     try:
         for name in inner:
             source = _file_inside(image, name)

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dmgfs.cache import ChunkCache
 from dmgfs.errors import NotAnImage
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from dmgfs.container.checksum import Progress, Verdict
 
 Passphrase = Callable[[], bytes]
+
+
+class OpenFile(Protocol):
+    """How the files of an image are opened: FileSource, or a kind of it."""
+
+    def __call__(self, path: str | os.PathLike[str], *, follow: bool = True) -> FileSource: ...
 
 
 @dataclass
@@ -50,10 +56,15 @@ class Container:
 
 
 def open_container(
-    path: str | os.PathLike[str], *, passphrase: Passphrase | None = None, cache: ChunkCache[Any]
+    path: str | os.PathLike[str],
+    *,
+    passphrase: Passphrase | None = None,
+    cache: ChunkCache[Any],
+    open_file: OpenFile = FileSource,
 ) -> Container:
     """Opens an image file or bundle and finds the virtual disk in it. `cache` keeps decoded chunks and may serve several
-    images. `passphrase` is called at most once, and only for an encrypted image.
+    images. `passphrase` is called at most once, and only for an encrypted image. `open_file` opens every file whose bytes
+    are read later; bundles read theirs band by band and do not ask it.
 
     Raises NotAnImage, CorruptImage, Unsupported, PassphraseNeeded, WrongPassphrase, OSError.
     """
@@ -64,11 +75,11 @@ def open_container(
         from dmgfs.container import nbi, sparsebundle
 
         if nbi.recognise_folder(image):
-            return nbi.open_nbi(image, passphrase, cache)
+            return nbi.open_nbi(image, passphrase, cache, open_file)
         return sparsebundle.open_sparsebundle(image, passphrase, cache)
-    file = FileSource(image)
+    file = open_file(image)
     try:
-        container = open_source(file, path=image, passphrase=passphrase, cache=cache)
+        container = open_source(file, path=image, passphrase=passphrase, cache=cache, open_file=open_file)
     except BaseException:
         file.close()
         raise
@@ -77,7 +88,12 @@ def open_container(
 
 
 def open_source(
-    source: ByteSource, *, path: Path | None = None, passphrase: Passphrase | None = None, cache: ChunkCache[Any]
+    source: ByteSource,
+    *,
+    path: Path | None = None,
+    passphrase: Passphrase | None = None,
+    cache: ChunkCache[Any],
+    open_file: OpenFile = FileSource,
 ) -> Container:
     """The same for an image that is already a byte source, such as a file inside a mounted image. `path` is where its
     sibling files (segments, resource forks) are looked for; None: nowhere. Does not close `source`."""
@@ -88,14 +104,16 @@ def open_source(
         from dmgfs.container import encrypted
 
         plain = encrypted.open_encrypted(source, passphrase, cache)
-        container = _open_plain(plain, None, cache)  # its siblings, if any, are not the plaintext's segments
+        container = _open_plain(
+            plain, None, cache, open_file
+        )  # its siblings, if any, are not the plaintext's segments
         container.details["encryption"] = plain.details
         container.files = [path] if path else []
         return container
-    return _open_plain(source, path, cache)
+    return _open_plain(source, path, cache, open_file)
 
 
-def _open_plain(source: ByteSource, path: Path | None, cache: ChunkCache[Any]) -> Container:
+def _open_plain(source: ByteSource, path: Path | None, cache: ChunkCache[Any], open_file: OpenFile) -> Container:
     from dmgfs.container import raw
 
     if _head(source, 4) == b"sprs":
@@ -106,7 +124,7 @@ def _open_plain(source: ByteSource, path: Path | None, cache: ChunkCache[Any]) -
     if source.size >= 512 and (_tail(source, 512)[:4] == b"koly" or _head(source, 4) == b"koly"):
         from dmgfs.container import udif
 
-        return udif.open_udif(source, path=path, cache=cache)
+        return udif.open_udif(source, path=path, cache=cache, open_file=open_file)
     from dmgfs.container import diskcopy, ndif
 
     if ndif.recognise(source, path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmgfs.cache import ChunkCache
-from dmgfs.container import Container, Passphrase, open_container, sparsebundle
+from dmgfs.container import Container, OpenFile, Passphrase, open_container, sparsebundle
 from dmgfs.container.plist import parse_plist
 from dmgfs.errors import CorruptImage, Unsupported
 from dmgfs.source import Buffer, FileSource
@@ -49,10 +49,15 @@ def recognise_folder(path: str | os.PathLike[str]) -> bool:
     return (Path(path) / INFO).is_file()
 
 
-def open_nbi(path: str | os.PathLike[str], passphrase: Passphrase | None, cache: ChunkCache[Buffer]) -> Container:
+def open_nbi(
+    path: str | os.PathLike[str],
+    passphrase: Passphrase | None,
+    cache: ChunkCache[Buffer],
+    open_file: OpenFile = FileSource,
+) -> Container:
     """The root image of a NetBoot folder. Raises as read_folder and open_container."""
     folder = read_folder(path)
-    container = open_container(folder.root_image, passphrase=passphrase, cache=cache)
+    container = open_container(folder.root_image, passphrase=passphrase, cache=cache, open_file=open_file)
     container.details["netboot"] = folder.details
     container.details.setdefault("warnings", []).extend(folder.warnings)
     return container

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from construct import Container as Fields
 
+from dmgfs.container import OpenFile
 from dmgfs.container.resourcefork import LAYER
 from dmgfs.errors import CorruptImage, Unsupported
 from dmgfs.source import ByteSource, FileSource, Run, RunSource
@@ -41,9 +42,13 @@ def refuse_part(koly: Fields) -> None:
 
 
 def open_segments(
-    first: Segment, read: Callable[[ByteSource, Path], Segment], closers: list[Callable[[], None]]
+    first: Segment,
+    read: Callable[[ByteSource, Path], Segment],
+    closers: list[Callable[[], None]],
+    open_file: OpenFile = FileSource,
 ) -> list[Segment]:
-    """All segments in order. `read` makes a segment of an opened file; what must be closed later goes to `closers`.
+    """All segments in order. `read` makes a segment of a file that `open_file` opened; what must be closed later goes to
+    `closers`.
 
     Raises CorruptImage: a file is missing (all missing ones are named) or belongs to another set. Unsupported: the first
     segment is not a file of its own.
@@ -65,7 +70,7 @@ def open_segments(
     segments = [first]
     for number, name in enumerate(names, 2):
         try:
-            file = FileSource(name, follow=False)
+            file = open_file(name, follow=False)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise

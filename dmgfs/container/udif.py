@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from construct import Container as Fields
 
 from dmgfs.cache import ChunkCache
-from dmgfs.container import Container
+from dmgfs.container import Container, OpenFile
 from dmgfs.container.blocktable import MOST_SECTORS, BlockTable, Checksum, read_checksum
 from dmgfs.container.resourcefork import (
     LAYER,
@@ -30,7 +30,7 @@ from dmgfs.container.segments import Segment, join, open_segments, refuse_part
 from dmgfs.container.structs import KOLY_SIZE, Koly, algorithm_name
 from dmgfs.container.udifdisk import MOST_EXPANDED, UdifDisk
 from dmgfs.errors import CorruptImage, Unsupported
-from dmgfs.source import ByteSource, SliceSource
+from dmgfs.source import ByteSource, FileSource, SliceSource
 
 if TYPE_CHECKING:
     from dmgfs.container.checksum import Progress, Verdict
@@ -73,8 +73,10 @@ def open_udif(
     path: Path | None = None,
     cache: ChunkCache[Any],
     most_expanded: int = MOST_EXPANDED,
+    open_file: OpenFile = FileSource,
 ) -> Container:
-    """Opens a UDIF. `path`: where segments are looked for. `most_expanded`: bytes, the largest chunk that is decoded.
+    """Opens a UDIF. `path`: where segments are looked for; `open_file` opens them. `most_expanded`: bytes, the largest
+    chunk that is decoded.
 
     Raises CorruptImage when the trailer or the tables are unusable, Unsupported; damage of single runs is in
     `details["warnings"]` and raised where they are read.
@@ -88,7 +90,7 @@ def open_udif(
         segments = [Segment(path, trailer.koly, _fork(source, trailer))]
         if trailer.koly.SegmentCount > 1:
             segments[0] = Segment(path, trailer.koly, _exact_fork(source, trailer))
-            segments = open_segments(segments[0], _read_segment, closers)
+            segments = open_segments(segments[0], _read_segment, closers, open_file)
             fork = join(segments)
         else:
             fork = segments[0].fork
