@@ -4,6 +4,8 @@ Rules that hold here:
 - the budget counts bytes, not items; a unit larger than the whole budget is handed out and not kept;
 - single flight: two threads that want one unit decode it once, and the second takes it from the first one's flight, so it
   gets it even if the cache dropped it meanwhile;
+- a hit takes no lock: one operation of the LRU is atomic, since it is C and our keys compare in C. The counts of hits may
+  miss one now and then;
 - decoding happens outside the lock; a failed decode is raised to everybody who waited. Damage is remembered like a unit,
   because the image does not change, and finding it out again takes as long as a decode; other failures are not;
 - a thread that must not block gets `Cold` on a miss (see `dmgfs.source`).
@@ -68,8 +70,12 @@ class ChunkCache(Generic[T]):
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """The unit; decoded by `load()` if it is not here. Raises what `load` raises, or Cold in a thread that must not
         block."""
+        unit: T | None = self._units.get(key)
+        if unit is not None:
+            self._hits += 1
+            return unit
         with self._lock:
-            unit: T | None = self._units.get(key)
+            unit = self._units.get(key)  # somebody may have brought it in the meantime
             if unit is not None:
                 self._hits += 1
                 return unit
@@ -96,11 +102,10 @@ class ChunkCache(Generic[T]):
         """As `get`, for units that take microseconds once their bytes are at hand (B-tree nodes): on a miss `load` runs
         in this thread whether it may block or not, and raises Cold itself where the bytes below are cold. No flights:
         two threads may decode one unit twice. Raises what `load` raises."""
-        with self._lock:
-            unit: T | None = self._units.get(key)
-            if unit is not None:
-                self._hits += 1
-                return unit
+        unit: T | None = self._units.get(key)
+        if unit is not None:
+            self._hits += 1
+            return unit
         unit = load()
         with self._lock:
             self._misses += 1

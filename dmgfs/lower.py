@@ -46,6 +46,8 @@ CREATED_ATTRIBUTE = b"user.dmgfs.created"
 the date of creation in seconds since 1970. Neither has a place in Linux's stat."""
 
 NANOSECONDS = 10**9
+LARGEST_SIZE = (1 << 63) - 1
+S_IFMT = 0o170000
 
 
 def device_number(special: int, last_mounted_by: str) -> int:
@@ -82,6 +84,7 @@ class VolumeLower:
         self._view = view or View()
         self._names = Names(volume, compose=self._view.names == "nfc")
         self._block_size = volume.info.block_size
+        self._owners_of_image = self._view.owners == "image"
 
     @property
     def root(self) -> int:
@@ -234,63 +237,50 @@ class VolumeLower:
 
     def _entry(self, node: Node) -> Entry:
         attr = None if node.broken is not None else self._attr(node)
-        return Entry(self._names.show(node), node.cnid, stat.S_IFMT(node.mode), attr)
+        return Entry(self._names.show(node), node.cnid, node.mode & S_IFMT, attr)
 
     def _attr(self, node: Node) -> Attr:
-        kind = stat.S_IFMT(node.mode)
-        modified = node.modified if node.modified is not None else node.created or 0
-        changed = node.changed if node.changed is not None else modified
-        accessed = node.accessed if node.accessed is not None else modified
-        created = node.created if node.created is not None else modified
-        uid, gid = self._owner(node)
-        is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+        mode = node.mode
+        kind = mode & S_IFMT
+        created, modified, changed, accessed = node.created, node.modified, node.changed, node.accessed
+        if modified is None:
+            modified = created or 0
+        if node.has_permissions and self._owners_of_image:
+            uid = self._view.uid if node.uid == UNKNOWN_OWNER else node.uid
+            gid = self._view.gid if node.gid == UNKNOWN_OWNER else node.gid
+        else:
+            uid, gid = self._view.uid, self._view.gid
+        if not node.has_permissions:
+            mode = kind | (0o777 if kind == stat.S_IFDIR else 0o666) & ~self._view.umask
+        rdev = size = blocks = 0
+        nlink = max(node.nlink, 1)
+        if kind == stat.S_IFREG or kind == stat.S_IFLNK:
+            size = min(node.data_size, LARGEST_SIZE)
+            blocks = self._blocks(node, size)
+        elif kind == stat.S_IFDIR:
+            nlink = 1 if node.folders is None else 2 + node.folders
+            size = (node.valence + 2) * 34  # what macOS shows: it says whether a directory is large, nothing more
+        elif kind == stat.S_IFCHR or kind == stat.S_IFBLK:
+            rdev = device_number(node.special, self._volume.info.last_mounted_by)
         return Attr(
-            ino=node.cnid,
-            mode=kind | self._permissions(node),
-            nlink=self._nlink(node, kind),
-            uid=uid,
-            gid=gid,
-            rdev=device_number(node.special, self._volume.info.last_mounted_by) if is_device else 0,
-            size=self._size(node, kind),
-            blocks=self._blocks(node, kind),
-            atime_ns=accessed * NANOSECONDS,
-            mtime_ns=modified * NANOSECONDS,
-            ctime_ns=changed * NANOSECONDS,
-            btime_ns=created * NANOSECONDS,
+            node.cnid,
+            mode,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            size,
+            blocks,
+            (modified if accessed is None else accessed) * NANOSECONDS,
+            modified * NANOSECONDS,
+            (modified if changed is None else changed) * NANOSECONDS,
+            (modified if created is None else created) * NANOSECONDS,
         )
 
-    def _owner(self, node: Node) -> tuple[int, int]:
-        view = self._view
-        if view.owners == "mounter" or not node.has_permissions:
-            return view.uid, view.gid
-        uid = view.uid if node.uid == UNKNOWN_OWNER else node.uid
-        return uid, view.gid if node.gid == UNKNOWN_OWNER else node.gid
-
-    def _permissions(self, node: Node) -> int:
-        if node.has_permissions:
-            return stat.S_IMODE(node.mode)
-        return (0o777 if stat.S_ISDIR(node.mode) else 0o666) & ~self._view.umask
-
-    @staticmethod
-    def _nlink(node: Node, kind: int) -> int:
-        if kind != stat.S_IFDIR:
-            return max(node.nlink, 1)
-        return 1 if node.folders is None else 2 + node.folders
-
-    @staticmethod
-    def _size(node: Node, kind: int) -> int:
-        if kind == stat.S_IFDIR:
-            return (node.valence + 2) * 34  # what macOS shows: it says whether a directory is large, nothing more
-        return min(node.data_size, (1 << 63) - 1) if kind in (stat.S_IFREG, stat.S_IFLNK) else 0
-
-    def _blocks(self, node: Node, kind: int) -> int:
+    def _blocks(self, node: Node, size: int) -> int:
         """In 512-byte units. A compressed file shows what its contents take: with less, tar and cp would take it for a
         file full of holes, and one whose data is in the catalog for a single hole."""
-        if kind not in (stat.S_IFREG, stat.S_IFLNK):
-            return 0
-        if node.compressed:
-            return -(-self._size(node, kind) // 512)
-        return node.data_blocks * self._block_size // 512
+        return -(-size // 512) if node.compressed else node.data_blocks * self._block_size // 512
 
 
 def _computed(node: Node, name: bytes) -> bytes | None:

@@ -86,4 +86,6 @@ def _decode(name: bytes) -> str | None:
 
 
 def _encode(name: str) -> bytes:
-    return name.translate(TO_LINUX).encode("utf-8", "surrogatepass")
+    if "/" in name or "\0" in name:
+        name = name.translate(TO_LINUX)
+    return name.encode() if name.isascii() else name.encode("utf-8", "surrogatepass")

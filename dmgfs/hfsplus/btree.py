@@ -76,7 +76,7 @@ class TreeHeader(NamedTuple):
 
 class TreeNode(Generic[K]):
     """One decoded node. offsets[i] is where record i begins in `data`, offsets[count] where free space begins. `memo`
-    is for whoever decodes the records of a leaf: one place each, None at first."""
+    is for whoever decodes the records: one place each, None at first (of an index node: the numbers of its children)."""
 
     __slots__ = ("count", "data", "flink", "height", "keys", "memo", "number", "offsets")
 
@@ -90,7 +90,7 @@ class TreeNode(Generic[K]):
         self.offsets = offsets
         self.keys = keys
         self.count = len(keys)
-        self.memo: list[Any] = [None] * self.count if height == 1 else []
+        self.memo: list[Any] = [None] * self.count
 
     def __len__(self) -> int:
         """Bytes of memory, about, records decoded: what a cache counts."""
@@ -215,6 +215,9 @@ class BTree(Generic[K]):
 
     def child(self, node: TreeNode[K], index: int) -> int:
         """The node that record `index` of an index node leads to."""
+        known: int | None = node.memo[index]
+        if known is not None:
+            return known
         start = node.offsets[index]
         data = node.data
         if self.header.attributes & VARIABLE_INDEX_KEYS:
@@ -227,7 +230,8 @@ class BTree(Generic[K]):
                 "too short to hold a node number",
                 node.number * self.header.node_size + start,
             )
-        return int.from_bytes(data[body : body + 4])
+        number = node.memo[index] = int.from_bytes(data[body : body + 4])
+        return number
 
     # -- finding -------------------------------------------------------------------------------------------------------
 

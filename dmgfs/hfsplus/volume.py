@@ -5,11 +5,14 @@ Rules that hold here:
   large the volume is; everything else is read when it is asked for;
 - a damaged header or catalog header is an error of opening; a damaged extents or attributes tree is a warning, and an
   error of each request that needs it;
-- all that is kept is a cache of decoded nodes, so every method may be called again with the same arguments.
+- all that is kept is a cache of decoded nodes and of the objects asked for last, so every method may be called again
+  with the same arguments.
 """
 
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from lru import LRU
 
 from dmgfs.cache import ChunkCache
 from dmgfs.errors import CorruptImage, NotAnImage
@@ -31,12 +34,23 @@ ATTRIBUTES_FILE_ID = 8
 
 NODE_CACHE_BYTES = 16 << 20
 
+RECENT_OBJECTS = 4096
+"""Objects found again by their number without a way through the tree: who lists a folder asks for what is in it next. Some
+700 bytes each."""
+
 _JOURNAL_FILES = (encode(".journal"), encode(".journal_info_block"))
+_FOLDER = 0o040000
 _NOTHING_HIDDEN: frozenset[str] = frozenset()
 _COMPRESSION_HIDDEN = frozenset((DECMPFS,))
 _MOST_WARNINGS = 100
 _LARGEST_DECMPFS = 1 << 20
 """Bytes of a decmpfs attribute. Apple writes 3802 at most; the bound only keeps a forged one out of memory."""
+
+
+class Followed(Node):
+    """A hard link, followed: its number is that of what it leads to, its place is its own. Not what that number means."""
+
+    __slots__ = ()
 
 
 def open_volume(
@@ -98,6 +112,7 @@ class HfsPlusVolume:
         self._warnings = warnings
         self._cache = cache
         self._identity = object()
+        self._recent: LRU[int, Node] = LRU(RECENT_OBJECTS)
         nodes: ChunkCache[Any] = ChunkCache(node_cache_bytes)
         self._extents = Extents(source, header.block_size, header.total_blocks)
         try:
@@ -192,9 +207,14 @@ class HfsPlusVolume:
     # -- objects -------------------------------------------------------------------------------------------------------
 
     def node(self, cnid: int) -> Node:
+        node: Node | None = self._recent.get(cnid)
+        if node is not None:
+            return node
         node = self._finished(*self._record(cnid))
         if cnid == ROOT_FOLDER and node.folders is not None:
-            return node._replace(folders=max(0, node.folders - self._hidden_folders))
+            node = node._replace(folders=max(0, node.folders - self._hidden_folders))
+        if node.cnid == cnid:
+            self._recent[cnid] = node
         return node
 
     def _record(self, cnid: int) -> tuple[Leaf, int]:
@@ -224,6 +244,7 @@ class HfsPlusVolume:
     def children(self, parent: int, after: Hashable | None, limit: int) -> Page:
         catalog = self._catalog
         hidden = self._hidden if parent == ROOT_FOLDER else frozenset()
+        recent = self._recent
         nodes: list[Node] = []
         # The cursor is the key of the last record seen. The smallest key of a folder is that of its thread.
         cursor = after if isinstance(after, bytes) else catalog.first_key(parent)
@@ -237,6 +258,8 @@ class HfsPlusVolume:
                 entry = leaf.memo[index] or catalog.entry(leaf, index)
                 if entry.__class__ is not Node:
                     entry = self._listed(leaf, index)
+                elif entry.mode & 0xF000 != _FOLDER:  # a folder's place must be that of its thread, here and always
+                    recent[entry.cnid] = entry
                 if entry is not None and entry.cnid not in hidden:
                     nodes.append(entry)
                 cursor = leaf.keys[index]
@@ -277,11 +300,11 @@ class HfsPlusVolume:
             target = self._finished(*place)
         except CorruptImage as damage:
             return here._replace(broken=f"hard link: {damage}")
-        if (target.mode & 0xF000 == 0o040000) != link.to_folder:
+        if (target.mode & 0xF000 == _FOLDER) != link.to_folder:
             return here._replace(broken=f"hard link to object {target.cnid}, which is of another kind")
         if link.to_folder and self._links.inside(here.parent, target.cnid):
             return here._replace(broken=f"hard link to folder {target.cnid}, which it lies in")
-        return target._replace(parent=here.parent, name=here.name)
+        return Followed._make(target._replace(parent=here.parent, name=here.name))
 
     # -- contents ------------------------------------------------------------------------------------------------------
 
