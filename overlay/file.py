@@ -5,8 +5,8 @@ against a log of our own before choosing: the log takes 1.2 µs of CPU per small
 32, and a third of the time for 1 MiB.
 
 Rules that hold here:
-- a slot that a durable record refers to is never written: new bytes go to new slots, then one record says so. A slot that
-  was freed is used again after a sync only, or at once if it was both filled and freed since the last one began;
+- a slot that a record refers to is never written: new bytes go to new slots, then one record says so. When a freed slot may
+  be used again is the business of `overlay.space`;
 - every operation is one record. After a crash the records up to the first bad one count, and of those not known to be
   synced only as many as have their pages' checksums right: so the state is always that after some operation, and never
   older than the last sync;
@@ -26,23 +26,20 @@ from collections.abc import Callable, Sequence
 from overlay.change import Change, Drop, Fill, Patch, Place
 from overlay.disk import Disk, FileDisk
 from overlay.errors import NotAShadow, ShadowBase
-from overlay.log import CHANGE, SEGMENT_MAX, START, STARTED, SYNCED, Log, Segment
+from overlay.log import CHANGE, RESUMED, SEGMENT_MAX, START, STARTED, SYNCED, Log, Segment
 from overlay.pages import HOLE, PAGE, PageMap, Run, is_stored
 from overlay.records import Placed, encode, encode_placed
 from overlay.recovery import COUNT, FIRST_SLOT, dump, recover
-from overlay.slots import Extent, Slots
+from overlay.slots import Extent
+from overlay.space import MARGIN, Space
 from overlay.store import Sync
 from overlay.superblock import Base, Superblock, decode_superblock, encode_base, encode_superblock
 from overlay.tree import Tree
 from overlay.vfs import Buffer
 
 SEGMENT_SLOTS = 64
-MARGIN = 8
-"""Free slots that only changes which free something may take."""
 
 _CHECKPOINT_MIN = 4 << 20
-_GROW_MIN = 256
-_GROW_MAX = 16384
 _FIRST_SIZE = (FIRST_SLOT + 2 * SEGMENT_SLOTS) * PAGE
 _CHANGE = bytes([CHANGE])
 _EMPTY = PageMap()
@@ -50,12 +47,13 @@ _EMPTY = PageMap()
 
 class FileStore:
     """A store on `disk`. budget: bytes that the file may take, None for what the medium has. base: what identifies the
-    image; another one than the file's raises ShadowBase unless `force_base`. recycle: begin afresh. Raises ShadowError."""
+    image; another one than the file's raises ShadowBase unless `force_base`; None takes the file's. recycle: begin afresh.
+    Raises ShadowError."""
 
     def __init__(
         self,
         disk: Disk,
-        base: Base,
+        base: Base | None,
         *,
         budget: int | None = None,
         read_only: bool = False,
@@ -63,35 +61,30 @@ class FileStore:
         recycle: bool = False,
         preallocate: int = 0,
     ) -> None:
-        encode_base(base)
+        self._base: Base = base or {}
+        encode_base(self._base)
         self._disk = disk
-        self._base = base
-        self._budget = budget
         self._read_only = read_only
         self._preallocate = preallocate
         self._tree = Tree()
-        self._slots = Slots()
-        self._sums = array("I")  # by slot: CRC-32 of what it holds
-        self._born = array("I")  # by slot: epoch in which it was filled
-        self._epoch = 1  # of what is committed now; beginning a sync begins the next
-        self._durable = 0  # everything up to this epoch is on the medium
-        self._dirty = False
-        self._pending: list[tuple[int, Run]] = []  # freed in that epoch, not to be used again before it is durable
+        self._space = Space(disk, budget)
+        self._dirty = False  # something was committed since the last sync began
         self._begun: dict[int, tuple[Log, int]] = {}  # syncs under way: log and its records when they began
         self._failed = False
+        self._loaded = False
         self._spare: Segment | None = None
         self._dump_size = 0
         self._lonely = 0  # epoch of a checkpoint whose superblock has no copy yet
         self._place = 0  # which of the two superblocks is ours
         self._log: Log
-        self._superblock = Superblock(0, 0, 0, 0, base)
-        self._found = self._open(force_base, recycle)
+        self._superblock = Superblock(0, 0, 0, 0, self._base)
+        self._found = self._open(base is None, force_base, recycle)
 
     @classmethod
     def open_file(
         cls,
         path: str | os.PathLike[str],
-        base: Base,
+        base: Base | None,
         *,
         budget: int | None = None,
         read_only: bool = False,
@@ -117,7 +110,7 @@ class FileStore:
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    def _open(self, force_base: bool, recycle: bool) -> list[tuple[int, Superblock]]:
+    def _open(self, any_base: bool, force_base: bool, recycle: bool) -> list[tuple[int, Superblock]]:
         """The superblocks and their places, the newer one first; none if the file is to be begun."""
         head = self._disk.read(0, min(FIRST_SLOT * PAGE, self._disk.size))
         found = [
@@ -126,16 +119,18 @@ class FileStore:
             if (block := decode_superblock(head[place * PAGE : (place + 1) * PAGE])) is not None
         ]
         if not found:
-            torn = self._disk.size == _FIRST_SIZE and not any(head[:PAGE])  # ended while it was made
-            if any(head) and not torn:
+            unfinished = self._disk.size == _FIRST_SIZE and not any(head[:PAGE])  # cut off while it was made
+            if self._disk.size and not unfinished:
                 raise NotAShadow("its first bytes are not those of a shadow file of dmgfs, so it is left alone")
-            if self._read_only:
+            if self._read_only or any_base:
                 raise NotAShadow("it is empty")
             return []
         if recycle:
             return []
         found.sort(key=lambda pair: pair[1].generation, reverse=True)
         theirs = found[0][1].base
+        if any_base:
+            self._base = theirs
         if theirs != self._base and not force_base:
             keys = [key for key in {*theirs, *self._base} if theirs.get(key) != self._base.get(key)]
             raise ShadowBase({key: (theirs.get(key), self._base.get(key)) for key in keys})
@@ -143,22 +138,22 @@ class FileStore:
 
     def load(self, tree: Tree) -> None:
         self._tree = tree
+        self._loaded = True
         if self._found:
             self._resume()
         else:
             self._begin()
         if not self._read_only:
             self._disk.grow(self._preallocate)
-            self._stretch()
+            self._space.stretch()
             self._reserve()
 
     def _begin(self) -> None:
         """A new file. Its superblocks are written last, so a file that was not begun whole is empty or zeros."""
         self._disk.shrink(0)
         self._disk.grow(_FIRST_SIZE)
-        self._sums = array("I", [0]) * FIRST_SLOT
-        self._born = array("I", [0]) * FIRST_SLOT
-        self._stretch()
+        self._space.begin(array("I", [0]) * FIRST_SLOT, ())
+        self._space.stretch()
         self._checkpoint(before_superblock=self._disk.sync)
         self._sync_now()
 
@@ -166,10 +161,7 @@ class FileStore:
         recovered = recover(self._disk, self._found, self._tree)
         self._place, self._superblock, self._log = recovered.place, recovered.superblock, recovered.log
         self._dump_size = recovered.dump_size
-        self._sums = recovered.sums
-        self._born = array("I", [0]) * len(self._sums)
-        for slot, length in recovered.free:
-            self._slots.give(slot, length)
+        self._space.begin(recovered.sums, recovered.free)
         if self._read_only:
             return
         self._flush()  # what a killed process left in memory must not be built on before it is safe
@@ -177,7 +169,9 @@ class FileStore:
             highest = max(block.generation for _, block in self._found)
             self._superblock = self._superblock._replace(generation=highest, base=self._base)
             self._checkpoint()
-        self._lonely = self._epoch
+        self._reserve()
+        self._append(COUNT.pack(RESUMED, secrets.randbits(64)), removing=True)
+        self._lonely = self._space.epoch
         self._dirty = True
         self._sync_now()
         self._drop_orphans()
@@ -198,68 +192,45 @@ class FileStore:
     # -- room --------------------------------------------------------------------------------------------------------
 
     @property
+    def base(self) -> Base:
+        """What identifies the image that the shadow belongs to."""
+        return self._base
+
+    @property
     def budget(self) -> int:
-        return self._budget if self._budget is not None else self._disk.size + self._disk.room()
+        return self._space.budget if self._space.budget is not None else self._disk.size + self._disk.room()
 
     @property
     def used(self) -> int:
-        return self._disk.size - (self._slots.free + self._waiting) * PAGE
-
-    @property
-    def _waiting(self) -> int:
-        return sum(run.length for _, run in self._pending)
+        return self._space.used
 
     def resize(self, budget: int) -> None:
         if budget < self.used:
             raise OSError(errno.ENOSPC, f"{self.used} bytes are in use")
-        self._budget = budget
-
-    def _stretch(self) -> None:
-        """Whatever the file has grown by is free."""
-        first, end = len(self._sums), self._disk.size // PAGE
-        if end > first:
-            self._sums.extend(array("I", [0]) * (end - first))
-            self._born.extend(array("I", [0]) * (end - first))
-            self._slots.give(first, end - first)
-
-    def _grow(self, count: int) -> bool:
-        """At least `count` more slots at the end of the file, or False."""
-        size = self._disk.size // PAGE
-        for more in (count + min(max(_GROW_MIN, size // 8), _GROW_MAX), count):
-            if self._budget is not None and (size + more) * PAGE > self._budget:
-                continue
-            try:
-                self._disk.grow((size + more) * PAGE)
-            except OSError:
-                continue
-            self._stretch()
-            return True
-        return False
+        self._space.budget = budget
 
     def _make_room(self, count: int) -> None:
-        """Lets `count` slots be free: by growing the file, else by a sync that sets freed ones free. ENOSPC."""
-        if count <= self._slots.free or self._grow(count - self._slots.free):
+        """Lets `count` slots be free, if need be by a sync that sets freed ones free. ENOSPC."""
+        if self._space.has(count):
             return
-        if self._slots.free + self._waiting >= count:
+        if self._space.waiting:
             self._sync_now()
-        if count > self._slots.free:
+        if not self._space.has(count):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _new_segment(self, length: int) -> Segment:
-        for attempt in (lambda: True, lambda: self._grow(length), self._sync_now):
-            attempt()
-            extent = self._slots.take_whole(length)
-            if extent is not None:
-                return Segment(*extent)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        segment = self._space.segment(length)
+        if segment is None and self._space.waiting:
+            self._sync_now()
+            segment = self._space.segment(length)
+        if segment is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return segment
 
     def _reserve(self) -> None:
         """A segment for the log, kept for when there is no other room."""
         if self._spare is None:
-            extent = self._slots.take_whole(SEGMENT_SLOTS)
-            if extent is None and self._grow(SEGMENT_SLOTS):
-                extent = self._slots.take_whole(SEGMENT_SLOTS)
-            self._spare = None if extent is None else Segment(*extent)
+            self._spare = self._space.segment(SEGMENT_SLOTS)
 
     def _append(self, body: bytes, removing: bool) -> None:
         if not self._log.room(len(body)):
@@ -288,15 +259,12 @@ class FileStore:
             placed = self._write_pages(change, taken)
             self._append(b"".join((_CHANGE, *encode(change.items), *map(encode_placed, placed))), change.removing)
         except OSError as error:
-            for extent in taken:
-                self._slots.give(*extent)
+            self._space.give_unused(taken)
             if error.errno == errno.EDQUOT:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
         for place, sums, _ in placed:
-            _, slot, length = place.run
-            self._sums[slot : slot + length] = array("I", sums)
-            self._born[slot : slot + length] = array("I", [self._epoch]) * length
+            self._space.filled(place.run.slot, sums)
             change.placed.append(place)
         self._dirty = True
 
@@ -323,7 +291,7 @@ class FileStore:
                 page[item.start : item.start + len(item.data)] = item.data
                 view = memoryview(page)
             number = item.page
-            for extent in self._slots.take(len(view) // PAGE, near):
+            for extent in self._space.take(len(view) // PAGE, near):
                 taken.append(extent)
                 part, view = view[: extent.length * PAGE], view[extent.length * PAGE :]
                 self._disk.write(extent.slot * PAGE, [part])
@@ -333,19 +301,7 @@ class FileStore:
         return placed
 
     def free(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            first = run.slot
-            end = run.slot + run.length
-            while first < end:
-                young = self._born[first] == self._epoch
-                stop = first + 1
-                while stop < end and (self._born[stop] == self._epoch) == young:
-                    stop += 1
-                if young:
-                    self._slots.give(first, stop - first)
-                else:
-                    self._pending.append((self._epoch, Run(0, first, stop - first)))
-                first = stop
+        self._space.free(runs)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -364,7 +320,7 @@ class FileStore:
             bad = 0
             for run in pages:
                 for slot in range(run.slot, run.slot + run.length) if is_stored(run.slot) else ():
-                    bad += zlib.crc32(self._disk.read(slot * PAGE, PAGE)) != self._sums[slot]
+                    bad += zlib.crc32(self._disk.read(slot * PAGE, PAGE)) != self._space.sums[slot]
             if bad:
                 problems.append(f"inode {ino}: {bad} pages do not match their checksums")
         return problems
@@ -373,11 +329,11 @@ class FileStore:
 
     def begin_sync(self) -> Sync | None:
         self._require_sound()
-        if self._read_only or (not self._dirty and self._durable == self._epoch - 1):
+        if self._read_only or (not self._dirty and self._space.durable == self._space.epoch - 1):
             return None
-        sync = Sync(self._flush, self._epoch)
-        self._begun[self._epoch] = self._log, self._log.count
-        self._epoch += 1
+        sync = Sync(self._flush, self._space.epoch)
+        self._begun[sync.number] = self._log, self._log.count
+        self._space.epoch += 1
         self._dirty = False
         return sync
 
@@ -389,16 +345,10 @@ class FileStore:
             raise
 
     def end_sync(self, sync: Sync) -> None:
-        self._durable = max(self._durable, sync.number)
-        waiting, self._pending = self._pending, []
-        for epoch, run in waiting:
-            if epoch <= self._durable:
-                self._slots.give(run.slot, run.length)
-            else:
-                self._pending.append((epoch, run))
+        self._space.synced(sync.number)
         log, count = self._begun.pop(sync.number)
         try:
-            if self._lonely and self._lonely <= self._durable:
+            if self._lonely and self._lonely <= self._space.durable:
                 self._disk.write((1 - self._place) * PAGE, [encode_superblock(self._superblock)])
                 self._lonely = 0
             if log is self._log:
@@ -420,7 +370,7 @@ class FileStore:
         try:
             segments.append(self._new_segment(SEGMENT_SLOTS))
             log = Log(self._disk, log_id, segments[0])
-            bodies = dump(self._tree, self._sums, self._born, self._durable)
+            bodies = dump(self._tree, self._space.sums, self._space.born, self._space.durable)
             for body in (COUNT.pack(START, self._tree.next_ino), *bodies, bytes([STARTED])):
                 if not log.room(len(body)):
                     wanted = max(SEGMENT_SLOTS, min(log.size // PAGE, SEGMENT_MAX), log.slots_for(len(body)))
@@ -434,31 +384,27 @@ class FileStore:
             self._disk.write((1 - self._place) * PAGE, [encode_superblock(superblock)])
         except OSError:
             for segment in segments:
-                self._pending.append((self._epoch, Run(0, *segment)))
+                self._space.give_later(*segment)
             if not self._superblock.generation:
                 raise
             self._dump_size = max(self._log.size // 2, 1)  # not again at once
             return
         if self._superblock.generation:
-            self._pending += [(self._epoch, Run(0, *segment)) for segment in self._log.segments]
+            for segment in self._log.segments:
+                self._space.give_later(*segment)
         self._place = 1 - self._place
         self._superblock, self._log = superblock, log
         self._dump_size = log.size
-        self._lonely = self._epoch
+        self._lonely = self._space.epoch
         self._dirty = True
 
     def close(self) -> None:
         try:
-            if not self._read_only and not self._failed:
+            if self._loaded and not self._read_only and not self._failed:
                 if self._log.size > max(_CHECKPOINT_MIN // 4, 2 * self._dump_size):
                     self._checkpoint()
                 self._sync_now()
-                self._trim()
+                if tail := self._space.tail():
+                    self._disk.shrink(max(self._disk.size - tail, self._preallocate))
         finally:
             self._disk.close()
-
-    def _trim(self) -> None:
-        """Gives free slots at the end of the file back."""
-        extents = self._slots.extents()
-        if extents and sum(extents[-1]) == self._disk.size // PAGE:
-            self._disk.shrink(max(extents[-1].slot * PAGE, self._preallocate))

@@ -29,6 +29,9 @@ START = 4
 """Begins a log: the next new inode number; what the tree was then follows as CHANGE records."""
 STARTED = 5
 """The tree is complete; what follows are changes."""
+RESUMED = 6
+"""A number drawn anew by whoever opened the file. After a power cut records may lie behind the end, whose chain a record
+like the lost one would complete; this one is like no other."""
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from overlay.change import Inline, Limit, Mark, Name, Place, Put, Shut, Target, White, Xattr
 from overlay.disk import Disk
 from overlay.errors import ShadowDamaged
-from overlay.log import CHANGE, START, STARTED, SYNCED, Log, Record, Segment
+from overlay.log import CHANGE, RESUMED, START, STARTED, SYNCED, Log, Record, Segment
 from overlay.pages import PAGE, is_stored
 from overlay.records import Placed, decode, encode, encode_placed
 from overlay.slots import Extent
@@ -28,7 +28,7 @@ from overlay.tree import Directory, File, Node, Tree
 
 FIRST_SLOT = 2
 COUNT = struct.Struct("<BQ")
-"""SYNCED: how many records were safe. START: the next new inode number."""
+"""SYNCED: how many records were safe. START: the next new inode number. RESUMED: a random number."""
 
 _DUMP_RECORD = 1 << 17
 
@@ -89,7 +89,7 @@ class _Replay:
             elif record.kind == STARTED:
                 self.started = True
                 self.dump_size = self.log.size
-            elif record.kind != SYNCED:
+            elif record.kind not in (SYNCED, RESUMED):
                 raise ShadowDamaged(f"unknown record kind {record.kind}")
         except (
             KeyError,
