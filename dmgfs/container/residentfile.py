@@ -40,11 +40,11 @@ class ResidentFile(FileSource):
         return self.copied == self.size and self._fd < 0
 
     def reserve(self) -> None:
-        """Sets aside the address space; the memory is taken as it is filled. Raises OSError(ENOMEM)."""
+        """Sets aside the address space; the memory is taken as it is filled. Raises MemoryError."""
         try:
             memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, ValueError, OverflowError):
-            raise OSError(errno.ENOMEM, f"no room for {self.size} bytes in memory", self.path) from None
+            raise MemoryError(f"{self.path}: no room for {self.size} bytes in memory") from None
         self._memory = memoryview(memory)
         self._view = self._memory.toreadonly()
 

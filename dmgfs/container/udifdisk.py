@@ -26,6 +26,7 @@ from dmgfs.errors import CorruptImage, DmgError, Unsupported
 from dmgfs.source import Buffer, ByteSource, Cold, Load, check_range
 
 MOST_EXPANDED = 512 << 20
+RAW_PART = 128 << 10
 _MOST_WARNINGS = 16
 _MOST_OVERHEAD = 64 << 10  # of compressed data over twice the expanded size
 
@@ -218,6 +219,19 @@ class UdifDisk:
             length -= size
             if following < len(self._start) and offset >= self._start[following] * SECTOR:
                 following += 1
+
+    def parts(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """(offset, length) on the disk of everything in the range that takes one decode, or one read of RAW_PART bytes
+        where it is stored raw; zeros take none."""
+        for index, skip, size in self._pieces(offset, length):
+            if index is None:
+                continue
+            start, whole = self._start[index] * SECTOR, self._sectors[index] * SECTOR
+            if self._kind[index] > _BROKEN:
+                yield start, whole
+            elif self._kind[index] == _RAW:
+                for at in range(skip - skip % RAW_PART, skip + size, RAW_PART):
+                    yield start + at, min(RAW_PART, whole - at)
 
     def _part(self, index: int, skip: int, length: int) -> Buffer:
         """Part of one run."""

@@ -21,12 +21,13 @@ UMOUNT_NOFOLLOW = 8
 
 
 class Mount(NamedTuple):
-    """One line of mountinfo. device: "major:minor"."""
+    """One line of mountinfo. device: "major:minor". options: of the file system, as they stand there."""
 
     device: str
     path: str
     fstype: str
     source: str
+    options: str
 
 
 def mounts() -> list[Mount]:
@@ -36,7 +37,8 @@ def mounts() -> list[Mount]:
         for line in lines:
             fields = line.split(" ")
             tail = fields.index("-")
-            found.append(Mount(fields[2], _plain(fields[4]), fields[tail + 1], _plain(fields[tail + 2].rstrip("\n"))))
+            source, options = _plain(fields[tail + 2]), _plain(fields[-1].rstrip("\n"))
+            found.append(Mount(fields[2], _plain(fields[4]), fields[tail + 1], source, options))
     return found
 
 
@@ -52,6 +54,12 @@ def mounted_at(path: str) -> Mount | None:
     """The visible mount on exactly this (absolute, resolved) path."""
     here = [mount for mount in mounts() if mount.path == path]
     return here[-1] if here else None
+
+
+def device_of(path: str) -> str:
+    """ "major:minor" of the visible mount on `path`, "" if there is none."""
+    there = mounted_at(path)
+    return there.device if there is not None else ""
 
 
 def resolve(mountpoint: str) -> str:

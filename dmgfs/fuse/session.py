@@ -16,9 +16,10 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pyfuse3
 import trio
@@ -38,6 +39,16 @@ _MOST_RESTARTS = 100
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Companion(Protocol):
+    """Work beside the requests, in threads or tasks of its own."""
+
+    def start(self) -> None:
+        """On the trio thread, before the first request."""
+
+    def stop(self) -> None:
+        """After the last one. The image is still open."""
+
+
 class MountFailed(Exception):
     """The kernel or libfuse refused the mount; the message is theirs."""
 
@@ -45,7 +56,9 @@ class MountFailed(Exception):
 class Session:
     """`operations` (already guarded) mounted on `path`, an absolute directory, with libfuse's `options`.
 
-    statistics: makes the line for SIGUSR1. ready: called once, when the mount answers.
+    statistics: makes the line for SIGUSR1. ready: called once, when the mount answers. companions: what runs beside it.
+    cover: called in a thread of its own when the mount answers; it makes another file system out of it (raises OSError)
+    and returns where that is, which is the mount from then on.
     """
 
     def __init__(
@@ -57,6 +70,8 @@ class Session:
         *,
         statistics: Callable[[], str],
         ready: Callable[[], None],
+        companions: Sequence[Companion] = (),
+        cover: Callable[[], str] | None = None,
     ) -> None:
         self._operations = operations
         self._path = path
@@ -64,9 +79,11 @@ class Session:
         self._pool = pool
         self._statistics = statistics
         self._ready = ready
+        self._companions = companions
+        self._cover = cover
         self._device = ""
         self._signals_seen = 0
-        self._failure: OSError | None = None
+        self._failure: str | None = None
         self._unmount_at_end = True  # until it is ready, and on a second signal
 
     def run(self) -> None:
@@ -78,20 +95,23 @@ class Session:
             except RuntimeError as error:
                 raise MountFailed(_last_line(said()) or str(error)) from None
         try:
-            there = mountpoint.mounted_at(self._path)
-            self._device = there.device if there is not None else ""
+            self._device = mountpoint.device_of(self._path)
             self._pool.start()
             with Requests().instead_of_trio(self._operations):
                 trio.run(self._main)
             if self._failure is not None:
-                raise MountFailed(f"the mount does not answer: {self._failure.strerror}")
+                raise MountFailed(self._failure)
         finally:
             pyfuse3.close(unmount=self._unmount_at_end)
+            for companion in self._companions:
+                companion.stop()
             self._pool.stop()
 
     async def _main(self) -> None:
         self._pool.attach()
         forbid_blocking()
+        for companion in self._companions:
+            companion.start()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._announce)
@@ -114,16 +134,26 @@ class Session:
         try:
             await trio.to_thread.run_sync(os.stat, self._path, abandon_on_cancel=True)
         except OSError as error:
-            self._failure = error
-            pyfuse3.terminate()
+            self._give_up(f"the mount does not answer: {error.strerror}")
             return
         self._widen_read_ahead()
+        if self._cover is not None:
+            try:
+                self._path = await trio.to_thread.run_sync(self._cover, abandon_on_cancel=True)
+            except OSError as error:
+                self._give_up(error.strerror or str(error))
+                return
+            self._device = mountpoint.device_of(self._path)
         os.chdir("/")
         gc.collect()
         gc.freeze()
         self._unmount_at_end = False
         self._ready()
         log.info("serving %s", self._path)
+
+    def _give_up(self, why: str) -> None:
+        self._failure = why
+        pyfuse3.terminate()
 
     def _widen_read_ahead(self) -> None:
         knob = Path("/sys/class/bdi") / self._device / "read_ahead_kb"

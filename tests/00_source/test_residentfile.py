@@ -162,6 +162,6 @@ def test_a_file_that_became_shorter_stays_a_file(path: Path) -> None:
 def test_no_room(path: Path) -> None:
     source = ResidentFile(path)
     source.size = 1 << 62
-    with pytest.raises(OSError, match="no room for"):
+    with pytest.raises(MemoryError, match="no room for"):
         source.reserve()
     source.close()

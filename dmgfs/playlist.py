@@ -1,0 +1,159 @@
+"""A playlist: which parts of an image's disk a start touches, in the order of the first touch. It belongs to one image and
+is good for nothing but speed.
+
+    dmgfs playlist 1
+    image 3f2a...            (32 hexadecimal digits, see `identity_of`)
+    disk 386547712           (bytes)
+    20480 262144             (offset and length of one part, bytes of the virtual disk, and so on)
+
+Rules that hold here:
+- text, one version, bounded: a file of more than MOST_BYTES or MOST_PARTS is refused, not read;
+- a part must lie on the disk and must not be longer than MOST_LENGTH; one offset stands in a list once;
+- whoever wrote the file gains nothing: what it names is read from the image it is used with, in the background, and
+  thrown away if nobody asks for it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dmgfs.container import Container
+from dmgfs.errors import CorruptImage, NotAnImage, Unsupported
+
+VERSION = 1
+MOST_PARTS = 1 << 16
+MOST_BYTES = 4 << 20
+MOST_LENGTH = 16 << 20
+HEAD = 64 << 10
+
+_MAGIC = "dmgfs playlist "
+_IMAGE = re.compile(r"image ([0-9a-f]{32})\Z")
+_DISK = re.compile(r"disk ([0-9]{1,19})\Z")
+_PART = re.compile(r"([0-9]{1,19}) ([0-9]{1,8})\Z")
+
+Part = tuple[int, int]
+"""offset, length: bytes of the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Playlist:
+    """image: identity. disk: bytes of the virtual disk. parts: in the order of first touch, no offset twice."""
+
+    image: str
+    disk: int
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(length for _, length in self.parts)
+
+
+def identity_of(container: Container) -> str:
+    """32 hexadecimal digits that two images share only if they hold the same: of sizes, segment id and checksums where
+    the format has them, else of sizes and the beginning of the disk. Raises as a read of the disk's beginning does."""
+    details = container.details
+    facts = {key: details.get(key) for key in ("size", "data_length", "checksums", "tables", "segment", "codecs")}
+    digest = hashlib.sha256(json.dumps([container.kind, container.disk.size, facts], sort_keys=True).encode())
+    if not any((details.get("checksums") or {}).values()):
+        digest.update(container.disk.read(0, min(HEAD, container.disk.size)))
+    return digest.hexdigest()[:32]
+
+
+def to_text(playlist: Playlist) -> bytes:
+    lines = [f"{_MAGIC}{VERSION}", f"image {playlist.image}", f"disk {playlist.disk}"]
+    lines += [f"{offset} {length}" for offset, length in playlist.parts]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
+def from_text(data: bytes) -> Playlist:
+    """Raises NotAnImage (no playlist at all), Unsupported (another version), CorruptImage (with the line)."""
+    if not data.startswith(_MAGIC.encode()):
+        raise NotAnImage("not a playlist: it does not begin with `dmgfs playlist`")
+    if len(data) > MOST_BYTES:
+        raise CorruptImage("playlist", "file", f"more than {MOST_BYTES} bytes long")
+    try:
+        lines = data.decode("ascii").splitlines()
+    except UnicodeDecodeError as error:
+        raise CorruptImage("playlist", "file", "not plain text", error.start) from None
+    version = lines[0][len(_MAGIC) :].strip()
+    if version != str(VERSION):
+        raise Unsupported(f"version {version[:20]!r} of playlists", "record it anew")
+    image, disk = (_field(lines, number, pattern) for number, pattern in ((1, _IMAGE), (2, _DISK)))
+    size = int(disk)
+    if len(lines) - 3 > MOST_PARTS:
+        raise CorruptImage("playlist", "file", f"{len(lines) - 3} parts, at most {MOST_PARTS} are taken")
+    parts: dict[int, int] = {}
+    for number, line in enumerate(lines[3:], 4):
+        match = _PART.match(line)
+        if match is None:
+            raise CorruptImage("playlist", f"line {number}", "not an offset and a length")
+        offset, length = int(match[1]), int(match[2])
+        if not 0 < length <= MOST_LENGTH or offset + length > size:
+            why = f"{length} bytes at {offset} are not on a disk of {size}, or more than {MOST_LENGTH}"
+            raise CorruptImage("playlist", f"line {number}", why)
+        parts.setdefault(offset, length)
+    return Playlist(image, size, tuple(parts.items()))
+
+
+def _field(lines: list[str], number: int, pattern: re.Pattern[str]) -> str:
+    match = pattern.match(lines[number]) if number < len(lines) else None
+    if match is None:
+        raise CorruptImage("playlist", f"line {number + 1}", f"not `{pattern.pattern.partition(' ')[0]} ...`")
+    return match[1]
+
+
+def read_file(name: str, dir_fd: int | None = None) -> Playlist:
+    """Raises OSError, and what `from_text` raises."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAnImage("not a regular file")
+        return from_text(file.read(MOST_BYTES + 1))
+
+
+def write_file(playlist: Playlist, name: str, dir_fd: int | None = None) -> None:
+    """The whole file or none of it. `name` is in the folder `dir_fd`. Raises OSError."""
+    beside = f"{name}.{os.getpid()}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(beside, flags, 0o644, dir_fd=dir_fd)
+    except FileExistsError:
+        os.unlink(beside, dir_fd=dir_fd)  # left by a process of our number that was killed
+        descriptor = os.open(beside, flags, 0o644, dir_fd=dir_fd)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(to_text(playlist))
+        os.rename(beside, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        os.unlink(beside, dir_fd=dir_fd)
+        raise
+
+
+def merge(lists: Iterable[Playlist]) -> Playlist:
+    """One list of several for one image: the first as it is, then what the others touched besides. Raises CorruptImage
+    if they are for different images, or too long together."""
+    first, *others = lists
+    parts = dict(first.parts)
+    for number, other in enumerate(others, 2):
+        if (other.image, other.disk) != (first.image, first.disk):
+            raise CorruptImage("playlist", f"list {number}", "is for another image than the first")
+        for offset, length in other.parts:
+            parts.setdefault(offset, length)
+    if len(parts) > MOST_PARTS:
+        raise CorruptImage("playlist", "merged list", f"{len(parts)} parts, at most {MOST_PARTS} are taken")
+    return Playlist(first.image, first.disk, tuple(parts.items()))
+
+
+def trim(playlist: Playlist, most_bytes: int) -> Playlist:
+    """As much of the beginning as stays within `most_bytes` of disk."""
+    parts, total = [], 0
+    for offset, length in playlist.parts:
+        total += length
+        if total > most_bytes:
+            break
+        parts.append((offset, length))
+    return Playlist(playlist.image, playlist.disk, tuple(parts))
