@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from overlay.change import Inline, Limit, Mark, Name, Place, Put, Shut, Target, White, Xattr
+from overlay.change import Inline, Item, Limit, Mark, Name, Place, Put, Shut, Target, White, Xattr
 from overlay.disk import Disk
 from overlay.errors import ShadowDamaged
 from overlay.log import CHANGE, RESUMED, START, STARTED, SYNCED, Log, Record, Segment
@@ -165,39 +165,43 @@ def _free_slots(disk: Disk, tree: Tree, log: Log) -> list[Extent]:
 
 def dump(tree: Tree, sums: "array[int]", born: "array[int]", durable: int) -> Iterator[bytes]:
     """The whole tree as bodies of CHANGE records. durable: pages born up to that epoch are known to be on the medium."""
-    parts = [bytes([CHANGE])]
+    parts: list[bytes] = []
     size = 0
     for node in tree.nodes.values():
-        for part in _node(node, sums, born, durable):
-            parts.append(part)
-            size += len(part)
+        for item in _items(node):
+            if isinstance(item, Place):
+                slots = slice(item.run.slot, item.run.slot + item.run.length)
+                encoded = encode_placed(Placed(item, sums[slots], safe=max(born[slots]) <= durable))
+            else:
+                encoded = b"".join(encode((item,)))
+            parts.append(encoded)
+            size += len(encoded)
             if size > _DUMP_RECORD:
-                yield b"".join(parts)
-                parts, size = [bytes([CHANGE])], 0
-    if size:
-        yield b"".join(parts)
+                yield bytes([CHANGE]) + b"".join(parts)
+                parts, size = [], 0
+    if parts:
+        yield bytes([CHANGE]) + b"".join(parts)
 
 
-def _node(node: Node, sums: "array[int]", born: "array[int]", durable: int) -> Iterator[bytes]:
+def _items(node: Node) -> Iterator[Item]:
+    """What makes this node out of nothing."""
     ino = node.attr.ino
-    yield from encode((Put(node.attr, node.parent),))
-    yield from encode(Xattr(ino, name, value) for name, value in (node.xattrs or {}).items())
+    yield Put(node.attr, node.parent)
+    for name, value in (node.xattrs or {}).items():
+        yield Xattr(ino, name, value)
     body = node.body
     if isinstance(body, bytes):
-        yield from encode((Target(ino, body),))
+        yield Target(ino, body)
     elif isinstance(body, Directory):
         if body.opaque:
-            yield from encode((Shut(ino),))
-        yield from encode(White(ino, name) for name in body.whiteouts)
-        yield from encode(Name(ino, own.key, own.name, own.ino) for own in body.added.values())
+            yield Shut(ino)
+        for name in body.whiteouts:
+            yield White(ino, name)
+        for own in body.added.values():
+            yield Name(ino, own.key, own.name, own.ino)
     elif isinstance(body, File):
-        yield from encode((Limit(ino, body.limit),))
+        yield Limit(ino, body.limit)
         if body.inline is not None:
-            yield from encode((Inline(ino, body.inline),))
+            yield Inline(ino, body.inline)
         for run in body.pages.walk() if body.pages is not None else ():
-            if is_stored(run.slot):
-                slots = slice(run.slot, run.slot + run.length)
-                safe = max(born[slots]) <= durable
-                yield encode_placed(Placed(Place(ino, run), sums[slots], safe))
-            else:
-                yield from encode((Mark(ino, run),))
+            yield Place(ino, run) if is_stored(run.slot) else Mark(ino, run)

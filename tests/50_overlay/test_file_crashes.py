@@ -31,6 +31,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay.file, "_FIRST_SIZE", 6 * 4096)
     monkeypatch.setattr(overlay.file, "_CHECKPOINT_MIN", 8192)
     monkeypatch.setattr(overlay.space, "_GROW_MIN", 4)
+    monkeypatch.setattr(overlay.recovery, "_DUMP_RECORD", 300)
 
 
 def reopen(data: bytes, lower: LowerTree) -> tuple[Overlay, FileStore]:
