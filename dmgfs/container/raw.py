@@ -5,7 +5,7 @@ though people try to mount it, so that the error can say what it is instead of "
 from pathlib import Path
 
 from dmgfs.container import Container
-from dmgfs.errors import NotAnImage, Unsupported
+from dmgfs.errors import CorruptImage, NotAnImage, Unsupported
 from dmgfs.source import ByteSource
 
 _SECTOR = 512
@@ -29,6 +29,27 @@ _ALIENS = (
     (b"version https://git-lfs", "a Git LFS pointer", "fetch the image with `git lfs pull`"),
 )
 
+_FIRST_RUNS = ((b"bvx", "LZFSE"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"))
+"""How the first run of a UDIF may begin; zlib has no magic bytes, only a check."""
+
+
+def refuse_headless(source: ByteSource, path: Path | None) -> None:
+    """Raises CorruptImage for a UDIF that has lost its end, and with it all its tables: the most frequent damage there is,
+    a download that broke off. It still begins with the first compressed run."""
+    head = bytes(source.read(0, min(_SECTOR, source.size)))
+    name = path.name.lower() if path is not None else ""
+    zlib = head[:1] == b"\x78" and int.from_bytes(head[:2]) % 31 == 0
+    coding = next((coding for magic, coding in _FIRST_RUNS if head.startswith(magic)), "zlib" if zlib else "")
+    if not coding or has_volume_or_map(source) or head[510:512] == b"\x55\xaa":
+        return
+    if coding in ("bzip2", "xz") and not name.endswith(".dmg"):
+        return  # more often a file of that kind
+    raise CorruptImage(
+        "UDIF",
+        "trailer",
+        f"none at the end of the file, though it begins like a UDIF ({coding} data): the image is truncated; fetch it again",
+    )
+
 
 def refuse_asif(source: ByteSource) -> None:
     """Raises Unsupported for an Apple sparse image format file (macOS 26)."""
@@ -43,7 +64,9 @@ def has_volume_or_map(source: ByteSource) -> bool:
 
 
 def open_raw(source: ByteSource, path: Path | None) -> Container:
-    """The disk is the file. Raises NotAnImage, naming what it is, for what cannot be a disk."""
+    """The disk is the file. Raises NotAnImage, naming what it is, for what cannot be a disk, CorruptImage for the rest of a
+    UDIF."""
+    refuse_headless(source, path)
     head = bytes(source.read(0, min(64, source.size)))
     for magic, what, advice in _ALIENS:
         if head.startswith(magic):

@@ -8,7 +8,7 @@ from builders.udif import Piece, Table, build
 
 from dmgfs.cache import ChunkCache
 from dmgfs.container import Container, open_container, open_source
-from dmgfs.errors import NotAnImage, Unsupported
+from dmgfs.errors import CorruptImage, NotAnImage, Unsupported
 from dmgfs.source import MemorySource
 
 RAW_DISKS = {
@@ -55,6 +55,28 @@ def test_raw_disks_are_the_file_itself(name: str, tmp_path: Path) -> None:
 def test_what_is_no_image_is_named(head: bytes, named: str) -> None:
     with pytest.raises(NotAnImage, match=named):
         opened(head.ljust(8192, b"\0"))
+
+
+@pytest.mark.parametrize("codec", ["zlib", "bzip2", "lzfse", "xz"])
+def test_of_a_udif_without_its_end_it_is_said_that_the_end_is_missing(codec: str, tmp_path: Path) -> None:
+    pieces = [Piece(codec, os.urandom(64) * 64) for _ in range(4)]
+    whole = build([Table("whole disk", pieces)]).bytes
+    path = tmp_path / "download.dmg"
+    path.write_bytes(whole)
+    open_container(path, cache=ChunkCache(1 << 20)).close()
+    path.write_bytes(whole[:600])
+    with pytest.raises(CorruptImage, match="the image is truncated"):
+        open_container(path, cache=ChunkCache(1 << 20))
+
+
+@pytest.mark.parametrize("head", [b"\x78\x9c", b"bvx2"])
+def test_a_disk_may_begin_with_any_bytes(head: bytes) -> None:
+    volume = bytearray(head.ljust(4096, b"\0"))
+    volume[1024:1026] = b"H+"
+    assert opened(bytes(volume)).kind == "raw"
+    boot = bytearray(head.ljust(4096, b"\0"))
+    boot[510:512] = b"\x55\xaa"
+    assert opened(bytes(boot)).kind == "raw"
 
 
 def test_asif_is_named() -> None:
