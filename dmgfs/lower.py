@@ -14,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dmgfs.cache import ChunkCache
 from dmgfs.errors import CorruptImage
 from dmgfs.flags import FLAGS, flag_names
 from dmgfs.names import Names
@@ -29,6 +30,13 @@ UNKNOWN_OWNER = 99
 
 LINUX_DRIVER = "H+Lx"
 """What the Linux driver writes as the implementation that last mounted a volume."""
+
+LISTINGS_BYTES = 24 << 20
+"""For listings as they were shown: whoever walks a tree twice, or has its parts listed one after the other, gets them again
+without a look at the volume. About 40,000 entries."""
+
+_ENTRY_BYTES = 560
+"""Entry, name, Attr and its numbers (measured)."""
 
 LINK_TARGET_MAX = 4095
 XATTR_NAME_MAX = 255
@@ -74,6 +82,10 @@ class View:
     xattrs: Literal["user", "raw", "none"] = "user"
 
 
+def _weight(listing: Listing) -> int:
+    return 400 + _ENTRY_BYTES * len(listing.entries)
+
+
 class VolumeLower:
     """`volume` through `view`."""
 
@@ -85,6 +97,7 @@ class VolumeLower:
         self._names = Names(volume, compose=self._view.names == "nfc")
         self._block_size = volume.info.block_size
         self._owners_of_image = self._view.owners == "image"
+        self._listings: ChunkCache[Listing] = ChunkCache(LISTINGS_BYTES, _weight)
 
     @property
     def root(self) -> int:
@@ -105,11 +118,23 @@ class VolumeLower:
     def parent(self, ino: int) -> int:
         return ROOT_FOLDER if ino == ROOT_FOLDER else self._volume.node(ino).parent
 
+    def place(self, ino: int) -> tuple[int, bytes] | None:
+        """From the object's own record; that of a hard link's target stands in a private folder, which nobody finds."""
+        if ino == ROOT_FOLDER:
+            return None
+        node = self._volume.node(ino)
+        name = self._names.show(node)
+        found = self._names.find(node.parent, name)
+        return (node.parent, name) if found is not None and found.cnid == ino and node.nlink <= 1 else None
+
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         node = self._names.find(parent, name)
         return None if node is None else self._entry(node)
 
     def readdir(self, ino: int, after: Hashable | None, limit: int) -> Listing:
+        return self._listings.get_inline((ino, after, limit), lambda: self._listing(ino, after, limit))
+
+    def _listing(self, ino: int, after: Hashable | None, limit: int) -> Listing:
         page = self._volume.children(ino, after, limit)
         return Listing([self._entry(node) for node in page.nodes], page.next)
 
@@ -262,6 +287,7 @@ class VolumeLower:
             size = (node.valence + 2) * 34  # what macOS shows: it says whether a directory is large, nothing more
         elif kind == stat.S_IFCHR or kind == stat.S_IFBLK:
             rdev = device_number(node.special, self._volume.info.last_mounted_by)
+        modified_ns = modified * NANOSECONDS  # most dates are this one: then they are one object in memory, too
         return Attr(
             node.cnid,
             mode,
@@ -271,10 +297,10 @@ class VolumeLower:
             rdev,
             size,
             blocks,
-            (modified if accessed is None else accessed) * NANOSECONDS,
-            modified * NANOSECONDS,
-            (modified if changed is None else changed) * NANOSECONDS,
-            (modified if created is None else created) * NANOSECONDS,
+            modified_ns if accessed is None or accessed == modified else accessed * NANOSECONDS,
+            modified_ns,
+            modified_ns if changed is None or changed == modified else changed * NANOSECONDS,
+            modified_ns if created is None or created == modified else created * NANOSECONDS,
         )
 
     def _blocks(self, node: Node, size: int) -> int:

@@ -37,7 +37,7 @@ class Names:
         text = _decode(name)
         if text is None:
             return b"\xff" + name  # no name of the volume, and its own name only
-        return b"\0" + self._volume.fold(text.translate(TO_DISK))
+        return b"\0" + self._volume.fold(_to_disk(text))
 
     def only_spelling(self, name: bytes) -> bool:
         return self._case_sensitive and name.isascii() and ASCII_TWINS.isdisjoint(name)
@@ -56,7 +56,7 @@ class Names:
         text = _decode(name)
         if text is None:
             return None
-        node = self._volume.find(parent, text.translate(TO_DISK))
+        node = self._volume.find(parent, _to_disk(text))
         if node is None and (changed := _CHANGED.search(name)):
             node = self._numbered(parent, name, int(changed[1], 16))
         return node
@@ -83,6 +83,10 @@ def _decode(name: bytes) -> str | None:
         return name.decode() if name.isascii() else name.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return None
+
+
+def _to_disk(text: str) -> str:
+    return text if text.isascii() and ":" not in text else text.translate(TO_DISK)
 
 
 def _encode(name: str) -> bytes:

@@ -7,12 +7,13 @@ Rules that hold here:
 - a handle keeps one batch of the lower's listing and a mark per batch to find its way back, never a whole directory.
 """
 
+import errno
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
-from stat import S_IFDIR, S_IFMT
+from stat import S_IFDIR, S_IFMT, S_ISDIR
 
-from overlay.facts import Facts
-from overlay.state import State
+from overlay.lookup import getattr, parent
+from overlay.state import State, error
 from overlay.tree import FIRST_OWN_COOKIE, Directory
 from overlay.vfs import Ask, Attr, DirEntry, Entry, Listing, Steps
 
@@ -35,8 +36,10 @@ class DirHandle:
         self.marks: list[tuple[int, Hashable | None]] = [(0, None)]  # entry number, cursor that leads to it
 
 
-def opendir(state: State, facts: Facts, ino: int) -> DirHandle:
-    state.directory_attr(facts, ino)
+def opendir(state: State, ino: int) -> Steps[DirHandle]:
+    attr = yield from getattr(state, ino)
+    if not S_ISDIR(attr.mode):
+        raise error(errno.ENOTDIR)
     return DirHandle(ino)
 
 
@@ -49,7 +52,7 @@ def readdir(state: State, handle: DirHandle, after: int, limit: int) -> Steps[li
         here = handle.ino
         if after < 1:
             entries.append((yield from _dot(state, b".", here, 1)))
-        above = yield from state.steps(State.parent, here)
+        above = yield from parent(state, here)
         entries.append((yield from _dot(state, b"..", above, 2)))
         after = 2
     while after < FIRST_OWN_COOKIE - 1 and len(entries) < limit:

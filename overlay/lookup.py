@@ -52,6 +52,17 @@ def getattr(state: State, ino: int) -> Steps[Attr]:
     return node.attr
 
 
+def parent(state: State, ino: int) -> Steps[int]:
+    """The directory that holds directory `ino`; the root holds itself."""
+    node = state.tree.nodes.get(ino)
+    if ino != state.lower.root and (node is None or not node.parent):
+        above: int = yield Ask(state.lower.parent, (ino,))
+        node = state.tree.nodes.get(ino)
+        if node is None or not node.parent:
+            return above
+    return ino if node is None or ino == state.lower.root else node.parent
+
+
 def statfs(state: State) -> Steps[Usage]:
     """The lower's used blocks and the budget together are the size; the rest of the budget is free."""
     below: Usage = yield Ask(state.lower.statfs, ())

@@ -18,6 +18,7 @@ from overlay import attributes, contents, listing, lookup, names
 from overlay.listing import DirHandle
 from overlay.state import State
 from overlay.store import Store
+from overlay.tree import File, Tree
 from overlay.vfs import Ask, Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
 
 
@@ -41,9 +42,30 @@ class Overlay:
         """Whether it has a store."""
         return self._state.store is not None
 
-    def attach(self, store: Store) -> None:
-        """Late shadow: a read-only overlay becomes writable. OSError(EBUSY) if it is already."""
-        self._state.attach(store)
+    @property
+    def store(self) -> Store | None:
+        """Where changes go."""
+        return self._state.store
+
+    @property
+    def held(self) -> list[int]:
+        """The inodes that the kernel knows."""
+        return list(self._state.holds)
+
+    def is_lower(self, ino: int) -> bool:
+        """Whether the number is one of the lower's."""
+        return self._state.is_lower(ino)
+
+    def count(self) -> dict[str, int]:
+        """How much is changed: objects, and the pages that they take in the store."""
+        nodes = self._state.tree.nodes
+        files = (node.body.pages for node in nodes.values() if isinstance(node.body, File))
+        return {"objects": len(nodes), "pages": sum(pages.stored for pages in files if pages is not None)}
+
+    def attach(self, store: Store, tree: Tree | None = None) -> None:
+        """Late shadow: a read-only overlay becomes writable. tree: what `store.load` filled already (elsewhere, because
+        that may wait for a disk). OSError(EBUSY) if it is writable."""
+        self._state.attach(store, tree)
 
     def close(self) -> None:
         """Everything to the store and the store closed. No operation may follow."""
@@ -107,14 +129,14 @@ class Overlay:
 
     def opendir(self, ino: int) -> Steps[int]:
         """A directory handle for readdir and releasedir. ENOTDIR."""
-        opened = yield from self._state.steps(listing.opendir, ino)
+        opened = yield from listing.opendir(self._state, ino)
         handle = self._next_handle
         self._next_handle += 1
         self._handles[handle] = opened
         return handle
 
     def readdir(self, handle: int, after: int, limit: int = 128) -> Steps[list[DirEntry]]:
-        """Up to `limit` entries after cookie `after` (0: from the start), . and .. first; an empty list at the end.
+        """Up to `limit` entries after cookie `after` (0: from the start), . and .. first; fewer only at the end.
         Cookies stay good under any change; a rewound or far-jumped handle works. Nothing is held: call `hold` for
         those entries that the kernel accepted."""
         return listing.readdir(self._state, self._handles[handle], after, limit)
@@ -127,7 +149,7 @@ class Overlay:
     def open(self, ino: int, flags: int = 0) -> Steps[None]:
         """Call before reads and writes, and `release` as often. O_TRUNC in `flags` truncates. EROFS for writing in a
         read-only overlay, EISDIR, ELOOP for a symbolic link."""
-        return self._state.steps(contents.open, ino, flags)
+        return contents.open_soon(self._state, ino, flags)
 
     def release(self, ino: int) -> None:
         contents.release(self._state, ino)
