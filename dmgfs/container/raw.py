@@ -47,7 +47,7 @@ def refuse_headless(source: ByteSource, path: Path | None) -> None:
     raise CorruptImage(
         "UDIF",
         "trailer",
-        f"none at the end of the file, though it begins like a UDIF ({coding} data): the image is truncated; fetch it again",
+        f"none at the end of the file, though it begins like one ({coding} data): the image is truncated; fetch it again",
     )
 
 
