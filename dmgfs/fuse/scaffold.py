@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection
 from types import TracebackType
 
 from dmgfs.errors import Unsupported
@@ -53,7 +53,7 @@ _FEATURES = ("index=on,", "")
 """Hard links stay hard links where the kernel can find the lower's files by number again; older kernels refuse."""
 
 
-def flags_of(words: Sequence[str]) -> tuple[int, str]:
+def flags_of(words: Collection[str]) -> tuple[int, str]:
     """(mount flags, options) of the overlay for the -o words of the mount. As for dmgfs itself, nosuid and nodev are set
     unless told otherwise. Raises Unsupported for a word that has no meaning here."""
     flags = (0 if "suid" in words else MS_NOSUID) | (0 if "dev" in words else MS_NODEV)
@@ -72,7 +72,7 @@ class Scaffold:
     """The tmpfs of `budget` bytes, and the way from it to the overlay on `place`. A context manager: what still stands
     is taken away. lower: where to mount dmgfs."""
 
-    def __init__(self, place: str, image: str, budget: int, words: Sequence[str]) -> None:
+    def __init__(self, place: str, image: str, budget: int, words: Collection[str]) -> None:
         if os.geteuid() != 0:
             raise PermissionError(
                 errno.EPERM, "--engine overlayfs needs root: it mounts a tmpfs and an overlay", place

@@ -1,0 +1,69 @@
+"""What a mount may have besides serving: the image moving into memory, a playlist, the kernel's overlay on top. `serve`
+asks here and knows nothing else of them."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dmgfs.fuse.pool import Pool
+from dmgfs.lower import View, VolumeLower
+from dmgfs.volume import Volume
+
+if TYPE_CHECKING:
+    from dmgfs.fuse.playlist import Wish
+    from dmgfs.fuse.scaffold import Scaffold
+    from dmgfs.fuse.toram import ToRam
+    from dmgfs.image import Image
+
+
+class Beside(Protocol):
+    """A companion of the session (see there) that has something for the statistics."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def describe(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """to_ram: with the files that it opened. playlist: what was asked for. overlay_budget: bytes for changes under the
+    kernel's overlay; None: our own."""
+
+    to_ram: "ToRam | None" = None
+    playlist: "Wish | None" = None
+    overlay_budget: int | None = None
+
+    def over_image(self, image: "Image", pool: Pool) -> list[Beside]:
+        """Once the image is open and before its volume is. Raises MemoryError, DmgError, OSError."""
+        beside: list[Beside] = []
+        if self.to_ram is not None:
+            self.to_ram.prepare(image.container.kind if image.outer is None else "nested image", image.cache.budget)
+            beside.append(self.to_ram)
+        if self.playlist is not None:
+            from dmgfs.fuse.playlist import Playing
+
+            beside.append(Playing(self.playlist, image, pool))
+        return beside
+
+    def lower(self, volume: Volume, view: View) -> VolumeLower:
+        """Raises Unsupported for a volume that the kernel's overlay cannot have below."""
+        if self.overlay_budget is None:
+            return VolumeLower(volume, view)
+        from dmgfs.fuse.exactlower import ExactLower, refuse
+
+        refuse(volume.info)
+        return ExactLower(volume, view)
+
+    @contextmanager
+    def scaffold(self, place: str, image: str, words: Collection[str]) -> "Iterator[Scaffold | None]":
+        """Where the kernel's overlay on `place` is built; None without it. Raises OSError, Unsupported."""
+        if self.overlay_budget is None:
+            yield None
+            return
+        from dmgfs.fuse.scaffold import Scaffold
+
+        with Scaffold(place, image, self.overlay_budget, words) as scaffold:
+            yield scaffold
