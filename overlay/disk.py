@@ -29,7 +29,7 @@ class Disk(Protocol):
         """Exactly `length` bytes; OSError(EIO) where there are fewer."""
         ...
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
+    def read_now(self, offset: int, length: int) -> Buffer | None:
         """The same without waiting for the medium; None if that would be needed."""
         ...
 
@@ -61,6 +61,15 @@ class FileDisk:
 
     _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
+    @classmethod
+    def of(cls, descriptor: int, path: str) -> "FileDisk":
+        """A file that is open for reading and writing already. It is ours from now on, and closed if this raises."""
+        disk = cls.__new__(cls)
+        disk.path = path
+        disk._fd = descriptor
+        disk._take(fcntl.LOCK_EX)
+        return disk
+
     def __init__(self, path: str | os.PathLike[str], *, create: bool, read_only: bool) -> None:
         self.path = os.fspath(path)
         flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -71,12 +80,15 @@ class FileDisk:
                 raise
             self._fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
             self._sync_directory()
+        self._take(fcntl.LOCK_SH if read_only else fcntl.LOCK_EX)
+
+    def _take(self, lock: int) -> None:
         try:
             status = os.fstat(self._fd)
             if not stat.S_ISREG(status.st_mode):
                 raise NotAShadow("not a regular file")
             try:
-                fcntl.flock(self._fd, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                fcntl.flock(self._fd, lock | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ShadowInUse("another process is using it") from None
         except BaseException:
@@ -105,12 +117,12 @@ class FileDisk:
             data += more
         return data
 
-    def read_now(self, offset: int, length: int) -> bytes | None:
+    def read_now(self, offset: int, length: int) -> Buffer | None:
         if self._nowait:
             buffer = bytearray(length)
             try:
                 if os.preadv(self._fd, [buffer], offset, self._NOWAIT) == length:
-                    return bytes(buffer)
+                    return buffer
             except BlockingIOError:
                 pass
             except OSError as error:

@@ -410,6 +410,45 @@ def test_items_come_back_as_they_were(items: list[Item]) -> None:
     assert list(decode(b"?" + b"".join(encode(items)), 1)) == items
 
 
+INODES = st.sampled_from([2, 3, 4, 1 << 32, (1 << 32) + 1, (1 << 64) - 1])
+RUNS = st.builds(Run, st.integers(0, 300), st.integers(0, 300), st.integers(0, 300))
+MODES = st.sampled_from([0, 0o40755, 0o100644, 0o120777])
+HOSTILE = st.one_of(
+    ITEMS,
+    st.builds(Put, st.builds(Attr, INODES, MODES, *[U32] * 4, *[U64] * 2, *[I64] * 4), INODES),
+    st.builds(Drop, INODES),
+    st.builds(Shut, INODES),
+    st.builds(Name, INODES, st.just(b"n"), st.just(b"n"), INODES),
+    st.builds(Unname, INODES, st.just(b"n")),
+    st.builds(White, INODES, st.just(b"n")),
+    st.builds(Target, INODES, TEXT),
+    st.builds(Xattr, INODES, st.just(b"x"), st.none() | TEXT),
+    st.builds(Limit, INODES, U64),
+    st.builds(Cutoff, INODES, U64),
+    st.builds(Inline, INODES, st.none() | TEXT),
+    st.builds(Mark, INODES, st.builds(Run, U64, st.sampled_from([HOLE, ZERO]), st.integers(1, 100))),
+    st.builds(lambda ino, run: Placed(Place(ino, run), [0] * run.length, True), INODES, RUNS),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(HOSTILE, max_size=6))
+def test_records_that_make_no_sense_are_damage(items: list[Item | Placed]) -> None:
+    """A file whose seals are right and whose contents are made up: ShadowDamaged, or a tree that can be looked at."""
+    disk = FaultDisk()
+    store = FileStore(disk, BASE)
+    Overlay(lower(), store)
+    body = b"".join(encode_placed(item) if isinstance(item, Placed) else b"".join(encode([item])) for item in items)
+    store._append(b"\1" + body, removing=True)
+    try:
+        tree = Overlay(lower(), FileStore(FaultDisk(bytes(disk.data)), BASE))
+    except ShadowDamaged:
+        return
+    for ino in list(tree._state.tree.nodes):
+        run(tree.getattr(ino))
+    assert tree._state.tree.weight == tree._state.tree.weigh()
+
+
 @given(st.integers(0, 1 << 60), st.lists(U32, max_size=20), st.booleans())
 def test_places_come_back_with_their_checksums(page: int, sums: list[int], safe: bool) -> None:
     (placed,) = decode(encode_placed(Placed(Place(7, Run(page, 9, len(sums))), sums, safe)), 0)
