@@ -89,6 +89,9 @@ class WithForks:
             return real
         return number(FOLDER, self.lower.parent(real)) if kind == FILE else number(FILE, real)
 
+    def place(self, ino: int) -> tuple[int, bytes] | None:
+        return self.lower.place(ino) if split(ino)[0] == REAL else None
+
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         kind, real = split(parent)
         if kind == REAL:

@@ -3,6 +3,7 @@ small: blocks of 64 counts, 9 bytes per inode in a dense range where a dict take
 """
 
 from array import array
+from collections.abc import Iterator
 
 _BITS = 6
 _BLOCK = 1 << _BITS
@@ -18,6 +19,11 @@ class Holds:
     def __getitem__(self, ino: int) -> int:
         block = self._blocks.get(ino >> _BITS)
         return 0 if block is None else block[ino & (_BLOCK - 1)]
+
+    def __iter__(self) -> Iterator[int]:
+        """All inodes with a count."""
+        for number, block in self._blocks.items():
+            yield from ((number << _BITS) + index for index, count in enumerate(block) if count)
 
     def take(self, ino: int, count: int = 1) -> None:
         block = self._blocks.get(ino >> _BITS)

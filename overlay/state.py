@@ -90,10 +90,13 @@ class State:
         if store is not None:
             self.attach(store)
 
-    def attach(self, store: Store) -> None:
+    def attach(self, store: Store, tree: Tree | None = None) -> None:
         if self.store is not None:
             raise OSError(errno.EBUSY, "the overlay is writable already")
-        store.load(self.tree)
+        if tree is None:
+            store.load(self.tree)
+        else:
+            self.tree = tree
         self.store = store
 
     def steps(

@@ -125,6 +125,11 @@ class Lower(Protocol):
         parent of any one of them, always the same."""
         ...
 
+    def place(self, ino: int) -> tuple[int, bytes] | None:
+        """The directory that lists `ino` and the name it has there; None if that is not one place (the root, hard links),
+        or not known."""
+        ...
+
     def lookup(self, parent: int, name: bytes) -> Entry | None:
         """The entry that `name` finds, with the spelling that readdir shows; None if there is none."""
         ...

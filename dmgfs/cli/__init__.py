@@ -29,6 +29,8 @@ from dmgfs.errors import (
 VERBS = (
     "mount",
     "unmount",
+    "status",
+    "shadow",
     "info",
     "ls",
     "cat",
@@ -37,6 +39,7 @@ VERBS = (
     "extract",
     "verify",
     "convert",
+    "playlist",
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77
@@ -107,7 +110,7 @@ def fail(image: str | None, error: BaseException) -> int:
             about = os.fsdecode(about)
         text = error.strerror if about in ("", image) else f"{about}: {error.strerror}"
     elif isinstance(error, MemoryError):
-        text = "out of memory"
+        text = str(error) or "out of memory"
     subject = f"{image}: " if image else ""
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))

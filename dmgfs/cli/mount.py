@@ -11,7 +11,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal, cast
 
+from dmgfs.cli.extras import add_extra_options, check, extras
 from dmgfs.cli.options import (
+    Shadow,
     WrongUsage,
     choose,
     convert,
@@ -26,23 +28,36 @@ from dmgfs.cli.options import (
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
 from dmgfs.errors import DmgError
+from overlay.errors import ShadowError, ShadowInUse
 
 if TYPE_CHECKING:
+    from dmgfs.container import OpenFile
+    from dmgfs.fuse.serve import Shadow as ServedShadow
     from dmgfs.image import Image
     from dmgfs.lower import View
+    from overlay.store import Store
+    from overlay.superblock import Base
 
 SUMMARY = "mount an image on a directory"
 
-USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
+USAGE, DATA_ERROR, SOFTWARE, OS_ERROR, NO_PERMISSION = 64, 65, 70, 71, 77
 
 CACHE_BYTES = 64 << 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    add_image_options(parser)
+    add_image_options(parser, cache=False)
     add = parser.add_argument
     add("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
-    add("--shadow", metavar="none|ram[:SIZE|:NN%]", help="where changes go; none (the default): read-only")
+    add(
+        "--shadow",
+        metavar="none|ram[:SIZE|:NN%]|FILE",
+        help="where changes go; none (the default): read-only; FILE: made if there is none, and kept",
+    )
+    add("--recycle", action="store_true", help="begin with an empty shadow file, whatever is in it")
+    add("--force-base", action="store_true", help="take a shadow file that was made over another image")
+    add("--preallocate", metavar="SIZE", help="reserve room for the shadow file")
+    add("--late-shadow", action="store_true", help="read-only until `dmgfs shadow attach`, which needs no root then")
     add("--cache", metavar="SIZE", help="memory for decoded chunks, default 64M")
     add(
         "--owners",
@@ -58,7 +73,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports, default syslog, or stderr with -f"
     )
-    add("--acl", action="store_true", help="keep and obey POSIX access control lists (costs a request per object used)")
+    add(
+        "--acl",
+        action="store_true",
+        help="keep and obey POSIX access control lists (costs a request per object used)",
+    )
+    add_extra_options(parser)
     add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
 
@@ -70,8 +90,12 @@ def run(args: argparse.Namespace) -> int:
         words = parse_words(args.words)
         merge(args, words.ours)
         shadow = parse_shadow(args.shadow or "none")
+        preallocate = convert("preallocate", args.preallocate, parse_size, 0)
+        if shadow.kind != "file" and (args.recycle or args.force_base or preallocate):
+            raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
         view = _view(args)
+        shadow = check(args, shadow)
     except WrongUsage as error:
         return _say(f"mount: {error}", USAGE)
     daemon.keep_standard_streams()
@@ -80,28 +104,38 @@ def run(args: argparse.Namespace) -> int:
     if args.log not in (None, "stderr", "syslog", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
+    if shadow.kind == "file":
+        if os.path.exists(shadow.path) and os.path.exists(args.image) and os.path.samefile(shadow.path, args.image):
+            return _say(f"mount: --shadow {args.shadow}: that is the image itself", USAGE)
+        kept_visible.append(shadow.path)
     path = mountpoint.check(args.mountpoint, *kept_visible)
     ready = (lambda: None) if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
     try:
         from dmgfs.fuse.serve import serve
         from dmgfs.fuse.session import MountFailed
+        from dmgfs.source import FileSource
     except ImportError as error:
         return _say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
+    chosen = extras(args, shadow)
     try:
         serve(
-            lambda: _open(args, cache_bytes),
+            lambda: _open(args, cache_bytes, FileSource if chosen.to_ram is None else chosen.to_ram.open_file),
             path,
             partition=args.partition,
             view=view,
-            ram_budget=shadow.budget if shadow.kind == "ram" else None,
+            shadow=_shadow(args, shadow, preallocate) if chosen.overlay_budget is None else None,
+            late_shadow=args.late_shadow,
             access_lists=args.acl,
             kernel_words=words.kernel,
             log_target=args.log,
             foreground=args.foreground,
             ready=ready,
+            extras=chosen,
         )
     except MountFailed as error:
         return _say(f"{path}: {error}", OS_ERROR)
+    except ShadowError as error:
+        return _say(f"{shadow.path}: {error}", NO_PERMISSION if isinstance(error, ShadowInUse) else DATA_ERROR)
     except (DmgError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -110,17 +144,38 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int) -> "ServedShadow | None":
+    from dmgfs.fuse.serve import Shadow as ServedShadow
+    from overlay.file import FileStore
+    from overlay.ram import RamStore
+
+    def open_file(base: "Base") -> "Store":
+        return FileStore.open_file(
+            wanted.path, base, force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
+        )
+
+    if wanted.kind == "none":
+        return None
+    if wanted.kind == "ram":
+        return ServedShadow("ram", lambda base: RamStore(wanted.budget))
+    return ServedShadow(wanted.path, open_file)
+
+
 def _say(line: str, code: int) -> int:
     print(printable(f"dmgfs: {line}"), file=sys.stderr)
     return code
 
 
-def _open(args: argparse.Namespace, cache_bytes: int) -> "Image":
+def _open(args: argparse.Namespace, cache_bytes: int, open_file: "OpenFile") -> "Image":
     from dmgfs.cli.passphrase import passphrase_source
     from dmgfs.image import open_image
 
     return open_image(
-        args.image, passphrase=passphrase_source(args), cache_bytes=cache_bytes, replay=not args.no_replay
+        args.image,
+        passphrase=passphrase_source(args),
+        cache_bytes=cache_bytes,
+        replay=not args.no_replay,
+        open_file=open_file,
     )
 
 

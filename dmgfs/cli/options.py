@@ -24,8 +24,9 @@ DEFAULT_SHARE = 50
 OURS = frozenset(
     {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
+    | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist"}
 )
-_SWITCHES = frozenset({"slow-key", "no-replay", "foreground", "acl"})
+_SWITCHES = frozenset({"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram"})
 
 KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}
@@ -77,30 +78,38 @@ def memory_size() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Where changes go. kind: "none" (read-only) or "ram". budget: bytes."""
+    """Where changes go. kind: "none" (read-only), "ram" or "file". budget: bytes, of RAM. path: of the file, absolute."""
 
     kind: str
     budget: int = 0
+    path: str = ""
 
 
 def parse_shadow(text: str) -> Shadow:
-    """none | ram | ram:SIZE | ram:NN%. Raises WrongUsage."""
+    """none | ram | ram:SIZE | ram:NN% | FILE. Raises WrongUsage. A file called none or ram is written ./none, ./ram."""
     kind, colon, amount = text.partition(":")
-    if kind == "none" and not colon:
+    if kind in ("none", "") and not colon:
         return Shadow("none")
-    if kind != "ram" or (colon and not amount):
-        raise WrongUsage(f"--shadow {text}: write none, ram, ram:SIZE or ram:NN%")
+    if kind not in ("ram", "none") or "/" in text:
+        return Shadow("file", path=os.path.abspath(text))
+    if kind == "none" or (colon and not amount):
+        raise WrongUsage(f"--shadow {text}: write none, ram, ram:SIZE, ram:NN% or a file")
     if not colon:
         return Shadow("ram", memory_size() * DEFAULT_SHARE // 100)
+    return Shadow("ram", shadow_budget(text, amount))
+
+
+def shadow_budget(text: str, amount: str) -> int:
+    """SIZE or NN% of the memory, in bytes. Raises WrongUsage about `text`."""
     if amount.endswith("%"):
         share = amount[:-1]
         if not share.isdecimal() or not 1 <= int(share) <= 100:
             raise WrongUsage(f"--shadow {text}: the share of the memory is 1% to 100%")
-        return Shadow("ram", memory_size() * int(share) // 100)
+        return memory_size() * int(share) // 100
     budget = parse_size(amount)
     if budget < 1 << 16:
         raise WrongUsage(f"--shadow {text}: at least 64K are needed")
-    return Shadow("ram", budget)
+    return budget
 
 
 @dataclass(frozen=True, slots=True)

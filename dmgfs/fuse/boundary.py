@@ -104,9 +104,10 @@ class OncePerMinute:
 
 
 class Boundary:
-    """Turns exceptions into errno, and counts them: `failures` by request and kind, for the statistics line."""
+    """Turns exceptions into errno, and counts: `requests`, and `failures` by request and kind."""
 
     def __init__(self) -> None:
+        self.requests = 0
         self.failures: Counter[str] = Counter()
         self._gate = OncePerMinute()
 
@@ -192,6 +193,7 @@ def _total(request: str, handler: Handler, boundary: Boundary) -> Handler:
 
     @functools.wraps(handler)
     async def guarded(*arguments: Any) -> Any:
+        boundary.requests += 1
         try:
             answer = await handler(*arguments)
             if not valid(answer):

@@ -39,7 +39,7 @@ from dmgfs.forks import (
     number,
     split,
 )
-from dmgfs.fuse.operations import BATCH, FOREVER, DmgOperations
+from dmgfs.fuse.operations import BATCH, DmgOperations
 from dmgfs.lower import VolumeLower
 from overlay.vfs import Attr, Buffer, Content, DirEntry
 
@@ -86,9 +86,9 @@ class ForkOperations(DmgOperations):
         return FileHandleT(FIRST + self._next_handle)
 
     def _present(self, attr: Attr) -> EntryAttributes:
-        """What the kernel is told; it may keep it where the object beside cannot change."""
+        """What the kernel is told, for this time only: the object beside may change, if not now, with a late shadow."""
         answer = self._attributes(attr)
-        answer.entry_timeout = answer.attr_timeout = FOREVER if self._frozen else 0
+        answer.entry_timeout = answer.attr_timeout = 0
         return answer
 
     async def _attr(self, ino: int) -> Attr:

@@ -5,7 +5,9 @@ Rules that hold here:
 - FUSE's root is 1, the overlay's is the lower's; all other numbers are the same on both sides;
 - the kernel may keep what it is told for ever, because every change goes through it. Except names that have other
   spellings: it keeps each spelling apart, so after `rm README` it would still show `readme`. Such names are asked again
-  each time, unless nothing can change at all or the object is a directory (of which the kernel keeps one name only);
+  each time, unless the object is a directory (of which the kernel keeps one name only), or the mount is frozen: nothing can
+  change in it before it gets a late shadow. Then the kernel drops what it does not use, and what it does use has
+  the one name under which it is listed, so that `thaw` can take that back;
 - flush, access and poll stay pyfuse3's: the kernel then answers them itself.
 """
 
@@ -47,6 +49,10 @@ PROCESS_ATTRIBUTE = b"user.dmgfs.pid"
 """Unlisted attribute of the root: the daemon's process number. `dmgfs unmount` waits for that process."""
 
 
+CONTROL_ATTRIBUTE = b"user.dmgfs.control"
+"""Unlisted attribute of every object: the name of the daemon's control socket, for root and the daemon's user."""
+
+
 class OpenFile:
     """What a file handle stands for."""
 
@@ -58,9 +64,10 @@ class OpenFile:
 
 
 class DmgOperations(pyfuse3.Operations):
-    """`overlay` behind FUSE. frozen: nothing will ever change in it, so the kernel may keep every answer.
+    """`overlay` behind FUSE. frozen: nothing changes in it until `thaw`, so the kernel may keep nearly every answer.
     access_lists: POSIX ACLs are kept and obeyed, for which the kernel asks about every object that another user uses.
-    only_spelling: tells of a name whether no other bytes could mean the same."""
+    only_spelling: tells of a name whether no other bytes could mean the same. control: the name of the control socket,
+    for that user."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
@@ -74,6 +81,7 @@ class DmgOperations(pyfuse3.Operations):
         frozen: bool,
         access_lists: bool,
         only_spelling: Callable[[bytes], bool],
+        control: Callable[[int], bytes],
     ) -> None:
         super().__init__()
         self.enable_acl = access_lists
@@ -82,6 +90,7 @@ class DmgOperations(pyfuse3.Operations):
         self._ahead = ahead
         self._frozen = frozen
         self._only_spelling = only_spelling
+        self._control = control
         self._root = overlay.root
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
@@ -89,6 +98,10 @@ class DmgOperations(pyfuse3.Operations):
     @property
     def open_files(self) -> int:
         return len(self._files)
+
+    def thaw(self) -> None:
+        """From now on things may change. What the kernel was told before is the caller's business."""
+        self._frozen = False
 
     # -- translation -----------------------------------------------------------------------------------------------------
 
@@ -112,9 +125,11 @@ class DmgOperations(pyfuse3.Operations):
         answer.attr_timeout = FOREVER
         return answer
 
-    def _entry(self, name: bytes, attr: Attr) -> EntryAttributes:
+    def _entry(self, name: bytes, attr: Attr, listed: bytes | None = None) -> EntryAttributes:
+        """listed: the name that readdir shows for what was asked as `name`."""
         answer = self._attributes(attr)
-        lasting = self._frozen or stat.S_ISDIR(attr.mode) or self._only_spelling(name)
+        frozen = self._frozen and attr.nlink == 1 and listed in (name, None)
+        lasting = frozen or stat.S_ISDIR(attr.mode) or self._only_spelling(name)
         answer.entry_timeout = FOREVER if lasting else 0
         return answer
 
@@ -148,9 +163,9 @@ class DmgOperations(pyfuse3.Operations):
         if name == b"..":
             self._overlay.hold(entry.ino)  # not held by the look-up, and counted by the kernel
         if entry.attr is not None:
-            return self._entry(name, entry.attr)
+            return self._entry(name, entry.attr, entry.name)
         try:
-            return self._entry(name, await self._driver.run(self._overlay.getattr(entry.ino)))
+            return self._entry(name, await self._driver.run(self._overlay.getattr(entry.ino)), entry.name)
         except BaseException:
             self._overlay.forget(entry.ino)
             raise
@@ -305,6 +320,8 @@ class DmgOperations(pyfuse3.Operations):
         self._refuse_list(name)
         if name == PROCESS_ATTRIBUTE and inode == pyfuse3.ROOT_INODE:
             return b"%d" % os.getpid()
+        if name == CONTROL_ATTRIBUTE:
+            return self._control(ctx.uid)
         return await self._driver.run(self._overlay.getxattr(self._ino(inode), name))
 
     async def setxattr(self, inode: InodeT, name: pyfuse3.XAttrNameT, value: bytes, ctx: RequestContext) -> None:

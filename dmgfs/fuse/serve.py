@@ -6,25 +6,40 @@ Rule: what can fail fails here, before the kernel is asked for anything: a damag
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmgfs.fuse.boundary import Boundary, guard
+from dmgfs.fuse.control import Control
 from dmgfs.fuse.driver import Driver
+from dmgfs.fuse.extras import Extras
 from dmgfs.fuse.forks import ForkOperations
 from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.prefetch import ReadAhead
 from dmgfs.fuse.session import Session
-from dmgfs.lower import View, VolumeLower
+from dmgfs.fuse.verbs import Verbs
+from dmgfs.identity import identity
+from dmgfs.lower import View
 from overlay.overlay import Overlay
-from overlay.ram import RamStore
+from overlay.store import Store
+from overlay.superblock import Base
 
 if TYPE_CHECKING:
     from dmgfs.image import Image
 
 log = logging.getLogger(__name__)
+
+
+PLAIN = Extras()
+
+
+class Shadow(NamedTuple):
+    """Where changes go. name: as the user calls it. open: makes the store, over the image that is so identified."""
+
+    name: str
+    open: Callable[[Base], Store]
 
 
 def serve(
@@ -33,30 +48,37 @@ def serve(
     *,
     partition: str | None,
     view: View,
-    ram_budget: int | None,
+    shadow: Shadow | None,
+    late_shadow: bool,
     access_lists: bool,
-    kernel_words: Iterable[str],
+    kernel_words: Collection[str],
     log_target: Target | None,
     foreground: bool,
     ready: Callable[[], None],
+    extras: Extras = PLAIN,
 ) -> None:
     """Mounts the image on `path` and returns when the mount is gone.
 
-    ram_budget: bytes for changes, None for a read-only mount. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready: called when the
-    mount answers. Raises MountFailed, DmgError and OSError before that, with nothing mounted.
+    shadow: None for a read-only mount. late_shadow: let the kernel ask about changes, which are refused until there is a
+    shadow, so that it needs no remount then. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready:
+    called when the mount answers. extras: what it may have besides. Raises MountFailed, DmgError, MemoryError and OSError
+    before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
-    with open_image() as image:
-        volume = image.volume(partition)
+    with open_image() as image, extras.scaffold(path, image.path, kernel_words) as scaffold:
+        pool = Pool(workers())
+        beside = extras.over_image(image, pool)
+        chosen = image.choose(partition)
+        volume = image.volume_on(chosen)
         for warning in [*image.warnings, *volume.info.warnings]:
             log.warning("%s: %s", ascii(image.path)[1:-1], ascii(warning)[1:-1])
         if volume.info.journal == "replayed":
             detail = ascii(volume.info.journal_detail)[1:-1]
             log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
-        lower = VolumeLower(volume, view)
-        store = None if ram_budget is None else RamStore(ram_budget)
-        overlay = Overlay(lower, store)
-        pool = Pool(workers())
+        lower = extras.lower(volume, view)
+        base = identity(image, volume)
+        writable = shadow is not None or late_shadow
+        overlay = Overlay(lower, shadow.open(base) if shadow is not None else None)
         driver = Driver(pool)
         boundary = Boundary()
         operations = ForkOperations(
@@ -64,13 +86,27 @@ def serve(
             overlay,
             driver,
             ReadAhead(pool, image.cache.budget // 2),
-            frozen=store is None,
+            frozen=not writable,
             access_lists=access_lists,
             only_spelling=lower.only_spelling,
+            control=lambda uid: control.told(uid),
         )
+        verbs = Verbs(
+            image,
+            f"{chosen.index} {volume.info.name}",
+            lower,
+            overlay,
+            driver,
+            boundary,
+            operations,
+            base,
+            shadow.name if shadow is not None else None,
+        )
+        control: Control = Control(verbs.handlers())
 
         def statistics() -> str:
             chunks = image.cache.statistics()
+            store = overlay.store
             used = "read-only" if store is None else f"{store.used} of {store.budget} bytes"
             failures = ", ".join(f"{kind} {count}" for kind, count in sorted(boundary.failures.items())) or "none"
             return (
@@ -78,15 +114,18 @@ def serve(
                 f"cache {chunks.bytes} of {chunks.budget} bytes in {chunks.entries} chunks, {chunks.hits} hits, "
                 f"{chunks.misses} misses, {chunks.evictions} evictions; loads {pool.foreground} wanted, "
                 f"{pool.background} ahead; open files {operations.open_files}; shadow {used}; failures {failures}"
+                + "".join(f"; {one.describe()}" for one in beside)
             )
 
         session = Session(
             guard(operations, boundary),
-            path,
-            libfuse_options(image.path, kernel_words, writable=store is not None),
+            path if scaffold is None else scaffold.lower,
+            libfuse_options(image.path, kernel_words if scaffold is None else (), writable=writable),
             pool,
             statistics=statistics,
             ready=ready,
+            companions=[control, *beside],
+            cover=None if scaffold is None else scaffold.cover,
         )
         try:
             session.run()

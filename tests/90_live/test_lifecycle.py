@@ -267,7 +267,7 @@ def test_a_directory_that_is_not_empty_is_covered(image, place):
         (["--shadow", "ram:101%"], "101%"),
         (["--shadow", "ram:-5M"], "-5M"),
         (["--shadow", "ram:1K"], "64K"),
-        (["--shadow", "disk"], "disk"),
+        (["--shadow", "ram:disk"], "disk"),
         (["--cache", "many"], "many"),
         (["--umask", "9"], "9"),
         (["--uid", "me"], "me"),

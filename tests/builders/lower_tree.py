@@ -111,6 +111,16 @@ class LowerTree:
     def parent(self, ino: int) -> int:
         return self._thing(ino, "parent").parent
 
+    def place(self, ino: int) -> tuple[int, bytes] | None:
+        self.asked.append(f"place {ino}")
+        named = [
+            (parent, name)
+            for parent, thing in self.things.items()
+            for name, child in thing.children.values()
+            if child == ino
+        ]
+        return named[0] if len(named) == 1 else None
+
     def _entry(self, name: bytes, ino: int) -> Entry:
         thing = self.things[ino]
         return Entry(name, ino, S_IFMT(thing.attr.mode), None if thing.damaged else thing.attr)
