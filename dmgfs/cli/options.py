@@ -32,7 +32,7 @@ KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}
     | {"allow_other", "allow_root", "auto_unmount", "default_permissions"}
 )
-KERNEL_VALUES = frozenset({"fsname", "subtype", "context", "fscontext", "defcontext", "rootcontext"})
+KERNEL_VALUES = frozenset({"fsname", "context", "fscontext", "defcontext", "rootcontext"})
 
 FSTAB = frozenset(
     {"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "atime"}

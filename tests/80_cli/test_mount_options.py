@@ -86,7 +86,7 @@ def test_the_last_of_contradicting_words_counts(lists, kernel):
 
 @pytest.mark.parametrize(
     "text",
-    ["nosuch", "ro=1", "shadow", "no-replay=1", "fsname", "offset=512", "max_read=4096", "io_uring", "big_writes"],
+    ["nosuch", "ro=1", "shadow", "no-replay=1", "fsname", "subtype=x", "offset=512", "io_uring", "big_writes"],
 )
 def test_unknown_words_are_refused_by_name(text):
     with pytest.raises(WrongUsage, match=text.partition("=")[0]):
