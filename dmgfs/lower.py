@@ -35,6 +35,9 @@ LISTINGS_BYTES = 24 << 20
 """For listings as they were shown: whoever walks a tree twice, or has its parts listed one after the other, gets them again
 without a look at the volume. About 40,000 entries."""
 
+TARGETS_BYTES = 1 << 20
+"""For the targets of symbolic links: each would cost the decoding of a chunk again."""
+
 _ENTRY_BYTES = 560
 """Entry, name, Attr and its numbers (measured)."""
 
@@ -98,6 +101,7 @@ class VolumeLower:
         self._block_size = volume.info.block_size
         self._owners_of_image = self._view.owners == "image"
         self._listings: ChunkCache[Listing] = ChunkCache(LISTINGS_BYTES, _weight)
+        self._targets: ChunkCache[bytes] = ChunkCache(TARGETS_BYTES, lambda target: len(target) + 150)
 
     @property
     def root(self) -> int:
@@ -152,6 +156,9 @@ class VolumeLower:
         return self._volume.resource(node)
 
     def readlink(self, ino: int) -> bytes:
+        return self._targets.get_inline(ino, lambda: self._target(ino))
+
+    def _target(self, ino: int) -> bytes:
         node = self._sound(ino)
         if not stat.S_ISLNK(node.mode):
             raise OSError(errno.EINVAL, "not a symbolic link")
