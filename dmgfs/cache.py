@@ -1,7 +1,8 @@
 """ChunkCache: decoded units (chunks, B-tree nodes, decmpfs blocks) under one budget in bytes, least recently used first.
 
 Rules that hold here:
-- the budget counts bytes, not items; a unit larger than the whole budget is handed out and not kept;
+- the budget counts bytes, not items. The newest unit stays even if it is larger than the whole budget: a chunk is asked
+  for in parts, and would be decoded for every one of them;
 - single flight: two threads that want one unit decode it once, and the second takes it from the first one's flight, so it
   gets it even if the cache dropped it meanwhile;
 - a hit takes no lock: one operation of the LRU is atomic, since it is C and our keys compare in C. The counts of hits may
@@ -129,12 +130,9 @@ class ChunkCache(Generic[T]):
         flight.done.set()
 
     def _keep(self, key: Hashable, unit: T) -> None:
-        weight = self._weigh(unit)
-        if weight > self.budget:
-            return
         self._units[key] = unit
-        self._bytes += weight
-        while self._bytes > self.budget:
+        self._bytes += self._weigh(unit)
+        while self._bytes > self.budget and len(self._units) > 1:
             # Not popitem: in lru-dict 1.4.1 it never gives its reference up, and every evicted unit would stay in memory.
             last = self._units.peek_last_item()
             assert last is not None

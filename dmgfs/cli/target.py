@@ -11,22 +11,35 @@ if TYPE_CHECKING:
     from dmgfs.image import Image
 
 
-def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True) -> None:
-    """IMAGE and what opening it may need. volume: the verb works on one volume, so it can be chosen."""
+def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True, cache: bool = True) -> None:
+    """IMAGE and what opening it may need. volume: the verb works on one volume, so it can be chosen. cache: so can the
+    memory for decoded chunks."""
     parser.add_argument("image", metavar="IMAGE", help="disk image; outer.dmg//inner.dmg names an image in an image")
     if volume:
         parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
     parser.add_argument(
         "--no-replay", action="store_true", help="take a dirty volume as it stands, without its journal"
     )
+    if cache:
+        parser.add_argument(
+            "--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks, default 64M"
+        )
     add_passphrase_options(parser)
+
+
+def size(text: str) -> int:
+    from dmgfs.cli.options import parse_size
+
+    return parse_size(text)
 
 
 def open_target(args: argparse.Namespace) -> "Image":
     """The image of the command line. Raises what `open_image` raises."""
     from dmgfs.image import open_image
 
-    return open_image(args.image, passphrase=passphrase_source(args), replay=not args.no_replay)
+    return open_image(
+        args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
+    )
 
 
 def open_tree(image: "Image", args: argparse.Namespace) -> "Tree":

@@ -41,7 +41,7 @@ from dmgfs.source import Buffer, ByteSource, SliceSource
 LAYER = "encryption"
 # Rounds of PBKDF2 that are done for an image, and with `--slow-key`. Apple's tools calibrate to a quarter of a second and
 # wrote 500,000 at most; a million takes 0.7 s here, and nothing can interrupt it.
-MOST_ITERATIONS = 2_500_000
+MOST_ITERATIONS = 2_000_000
 MOST_SLOW_ITERATIONS = 50_000_000
 _ITERATIONS_PER_SECOND = 1_500_000
 MOST_KEYS = 64

@@ -10,6 +10,10 @@ import plistlib
 from dmgfs.errors import CorruptImage
 from dmgfs.source import Buffer
 
+MOST_TAGS = 500_000
+"""Each costs a microsecond and some hundred bytes, so their number says more than the size what a list costs. The largest
+that makes sense, 4096 block tables, has a fifth."""
+
 
 def parse_plist(data: Buffer, layer: str, structure: str, limit: int) -> dict[str, object]:
     """The top dictionary of an XML property list of at most `limit` bytes. Trailing NULs and white space are accepted,
@@ -17,6 +21,9 @@ def parse_plist(data: Buffer, layer: str, structure: str, limit: int) -> dict[st
     if len(data) > limit:
         raise CorruptImage(layer, structure, f"{len(data)} bytes long, at most {limit} are read")
     text = bytes(data).rstrip(b"\0 \t\r\n")
+    tags = text.count(b"<")
+    if tags > MOST_TAGS:
+        raise CorruptImage(layer, structure, f"{tags} tags, at most {MOST_TAGS} are read")
     try:
         tree = plistlib.loads(text, fmt=plistlib.FMT_XML)
     except MemoryError:

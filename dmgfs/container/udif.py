@@ -28,7 +28,7 @@ from dmgfs.container.resourcefork import (
 )
 from dmgfs.container.segments import Segment, join, open_segments, refuse_part
 from dmgfs.container.structs import KOLY_SIZE, Koly, algorithm_name
-from dmgfs.container.udifdisk import MOST_EXPANDED, UdifDisk
+from dmgfs.container.udifdisk import UdifDisk
 from dmgfs.errors import CorruptImage, Unsupported
 from dmgfs.source import ByteSource, FileSource, SliceSource
 
@@ -72,11 +72,11 @@ def open_udif(
     *,
     path: Path | None = None,
     cache: ChunkCache[Any],
-    most_expanded: int = MOST_EXPANDED,
+    most_expanded: int | None = None,
     open_file: OpenFile = FileSource,
 ) -> Container:
     """Opens a UDIF. `path`: where segments are looked for; `open_file` opens them. `most_expanded`: bytes, the largest
-    chunk that is decoded.
+    chunk that is decoded (by default 64 MiB, or what the cache holds if that is more).
 
     Raises CorruptImage when the trailer or the tables are unusable, Unsupported; damage of single runs is in
     `details["warnings"]` and raised where they are read.

@@ -25,7 +25,8 @@ from dmgfs.container.structs import CODEC_OF, IGNORE, NAME_OF, RAW, SECTOR, ZERO
 from dmgfs.errors import CorruptImage, DmgError, Unsupported
 from dmgfs.source import Buffer, ByteSource, Cold, Load, check_range
 
-MOST_EXPANDED = 512 << 20
+MOST_EXPANDED = 64 << 20
+"""Bytes that a compressed run may expand to, where the cache is not larger than that: whoever wants more has the memory."""
 RAW_PART = 128 << 10
 _MOST_WARNINGS = 16
 _MOST_OVERHEAD = 64 << 10  # of compressed data over twice the expanded size
@@ -56,12 +57,12 @@ class UdifDisk:
         fork: ByteSource,
         sectors: int,
         cache: ChunkCache[Any],
-        most_expanded: int = MOST_EXPANDED,
+        most_expanded: int | None = None,
     ) -> None:
         self._tables = tables
         self._fork = fork
         self._cache = cache
-        self._most_expanded = most_expanded
+        self._most_expanded = max(MOST_EXPANDED, cache.budget) if most_expanded is None else most_expanded
         self._identity = object()  # chunks of several images live in one cache
         self._decoders: list[Decoder | None] = [None, None, None]
         self._codes = {ZERO: _ZERO, IGNORE: _ZERO, RAW: _RAW}
@@ -159,7 +160,10 @@ class UdifDisk:
         if run.type == RAW:
             return self._damage(run, f"stores {run.length} raw bytes for {length}") if run.length < length else None
         if length > self._most_expanded:
-            return self._damage(run, f"expands to {length} bytes, at most {self._most_expanded} are decoded")
+            why = (
+                f"expands to {length} bytes, at most {self._most_expanded} are decoded (a larger --cache allows more)"
+            )
+            return self._damage(run, why)
         if run.length > 2 * length + _MOST_OVERHEAD:
             return self._damage(run, f"takes {run.length} compressed bytes for {length}")
         return None

@@ -29,6 +29,10 @@ MAX_NAME_UNITS = 127
 MAX_NAMES = 1 << 16
 """More attributes of one file are not listed: no listing on Linux could hold their names (threats.md H29)."""
 
+_NAMES_LOOKED_THROUGH = 64
+"""How many are read to tell an absent attribute from a lost one: hardly a file has as many, and the kernel asks for absent
+ones at every write."""
+
 DECMPFS = "com.apple.decmpfs"
 
 AttributeTreeKey = tuple[int, bytes, int]
@@ -130,11 +134,12 @@ class Attributes:
         following = self.tree.following(leaf)
         return None if following is None else (following, 0)
 
-    def names(self, file_id: int) -> list[str]:
-        """The names of a file's attributes in the tree's order, the first MAX_NAMES of them."""
+    def names(self, file_id: int, most: int | None = None) -> list[str]:
+        """The names of a file's attributes in the tree's order, the first `most` (MAX_NAMES) of them."""
+        most = MAX_NAMES if most is None else most
         names: list[str] = []
         place = self.tree.seek((file_id, b"", 0), beyond=False)
-        while place is not None and len(names) < MAX_NAMES:
+        while place is not None and len(names) < most:
             leaf, index = place
             owner, name, start_block = leaf.keys[index]
             if owner != file_id:
@@ -158,15 +163,15 @@ class AttributesOf(Mapping[str, ByteSource]):
         if self._attributes is not None and name not in self._hidden:
             value = self._attributes.get(self._file_id, name)
         if value is None:
-            if name in self._names():
+            if name in self._names(_NAMES_LOOKED_THROUGH):
                 raise CorruptImage(LAYER, f"attribute {name!r} of object {self._file_id}", "listed, and not found")
             raise KeyError(name)
         return value
 
-    def _names(self) -> list[str]:
+    def _names(self, most: int | None = None) -> list[str]:
         if self._attributes is None:
             return []
-        return [name for name in self._attributes.names(self._file_id) if name not in self._hidden]
+        return [name for name in self._attributes.names(self._file_id, most) if name not in self._hidden]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())

@@ -21,7 +21,7 @@ def test_never_over_budget_and_always_right(budget: int, uses: list[tuple[int, i
         size = sizes.setdefault(key, size)
         assert cache.get(key, lambda key=key, size=size: bytes([key]) * size) == bytes([key]) * size
         statistics = cache.statistics()
-        assert statistics.bytes <= budget
+        assert statistics.bytes <= budget or (statistics.entries == 1 and key in cache)
         assert statistics.bytes == sum(sizes[k] for k in sizes if k in cache)
     assert cache.statistics().hits + cache.statistics().misses == len(uses)
 
