@@ -8,7 +8,8 @@ is good for nothing but speed.
 
 Rules that hold here:
 - text, one version, bounded: a file of more than MOST_BYTES or MOST_PARTS is refused, not read;
-- a part must lie on the disk and must not be longer than MOST_LENGTH; one offset stands in a list once;
+- a part must lie on the disk and must not be longer than MOST_LENGTH; it may stand in a list again where it was touched
+  again much later;
 - whoever wrote the file gains nothing: what it names is read from the image it is used with, in the background, and
   thrown away if nobody asks for it.
 """
@@ -41,7 +42,7 @@ Part = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Playlist:
-    """image: identity. disk: bytes of the virtual disk. parts: in the order of first touch, no offset twice."""
+    """image: identity. disk: bytes of the virtual disk. parts: in the order in which they were touched."""
 
     image: str
     disk: int
@@ -49,7 +50,8 @@ class Playlist:
 
     @property
     def bytes(self) -> int:
-        return sum(length for _, length in self.parts)
+        """Of the disk, each part once."""
+        return sum(dict(self.parts).values())
 
 
 def identity_of(container: Container) -> str:
@@ -86,7 +88,7 @@ def from_text(data: bytes) -> Playlist:
     size = int(disk)
     if len(lines) - 3 > MOST_PARTS:
         raise CorruptImage("playlist", "file", f"{len(lines) - 3} parts, at most {MOST_PARTS} are taken")
-    parts: dict[int, int] = {}
+    parts: list[Part] = []
     for number, line in enumerate(lines[3:], 4):
         match = _PART.match(line)
         if match is None:
@@ -95,8 +97,8 @@ def from_text(data: bytes) -> Playlist:
         if not 0 < length <= MOST_LENGTH or offset + length > size:
             why = f"{length} bytes at {offset} are not on a disk of {size}, or more than {MOST_LENGTH}"
             raise CorruptImage("playlist", f"line {number}", why)
-        parts.setdefault(offset, length)
-    return Playlist(image, size, tuple(parts.items()))
+        parts.append((offset, length))
+    return Playlist(image, size, tuple(parts))
 
 
 def _field(lines: list[str], number: int, pattern: re.Pattern[str]) -> str:
@@ -137,23 +139,26 @@ def merge(lists: Iterable[Playlist]) -> Playlist:
     """One list of several for one image: the first as it is, then what the others touched besides. Raises CorruptImage
     if they are for different images, or too long together."""
     first, *others = lists
-    parts = dict(first.parts)
+    parts, known = list(first.parts), {offset for offset, _ in first.parts}
     for number, other in enumerate(others, 2):
         if (other.image, other.disk) != (first.image, first.disk):
             raise CorruptImage("playlist", f"list {number}", "is for another image than the first")
-        for offset, length in other.parts:
-            parts.setdefault(offset, length)
+        new = [part for part in other.parts if part[0] not in known]
+        parts += new
+        known.update(offset for offset, _ in new)
     if len(parts) > MOST_PARTS:
         raise CorruptImage("playlist", "merged list", f"{len(parts)} parts, at most {MOST_PARTS} are taken")
-    return Playlist(first.image, first.disk, tuple(parts.items()))
+    return Playlist(first.image, first.disk, tuple(parts))
 
 
 def trim(playlist: Playlist, most_bytes: int) -> Playlist:
     """As much of the beginning as stays within `most_bytes` of disk."""
-    parts, total = [], 0
-    for offset, length in playlist.parts:
-        total += length
-        if total > most_bytes:
-            break
-        parts.append((offset, length))
-    return Playlist(playlist.image, playlist.disk, tuple(parts))
+    known: set[int] = set()
+    total = 0
+    for number, (offset, length) in enumerate(playlist.parts):
+        if offset not in known:
+            known.add(offset)
+            total += length
+            if total > most_bytes:
+                return Playlist(playlist.image, playlist.disk, playlist.parts[:number])
+    return playlist

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dmgfs.fuse.pool import Pool
 from dmgfs.lower import View, VolumeLower
 from dmgfs.volume import Volume
 
@@ -36,17 +35,22 @@ class Extras:
     playlist: "Wish | None" = None
     overlay_budget: int | None = None
 
-    def over_image(self, image: "Image", pool: Pool) -> list[Beside]:
-        """Once the image is open and before its volume is. Raises MemoryError, DmgError, OSError."""
+    @contextmanager
+    def beside(self, image: "Image") -> "Iterator[list[Beside]]":
+        """Once the image is open and before its volume is. Stops them at the end. Raises MemoryError, DmgError, OSError."""
         beside: list[Beside] = []
         if self.to_ram is not None:
-            self.to_ram.prepare(image.container.kind if image.outer is None else "nested image", image.cache.budget)
+            self.to_ram.prepare(image.container.kind, image.cache.budget)
             beside.append(self.to_ram)
         if self.playlist is not None:
             from dmgfs.fuse.playlist import Playing
 
-            beside.append(Playing(self.playlist, image, pool))
-        return beside
+            beside.append(Playing(self.playlist, image))
+        try:
+            yield beside
+        finally:
+            for one in beside:
+                one.stop()
 
     def lower(self, volume: Volume, view: View) -> VolumeLower:
         """Raises Unsupported for a volume that the kernel's overlay cannot have below."""

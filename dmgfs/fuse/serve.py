@@ -65,9 +65,11 @@ def serve(
     before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
-    with open_image() as image, extras.scaffold(path, image.path, kernel_words) as scaffold:
-        pool = Pool(workers())
-        beside = extras.over_image(image, pool)
+    with (
+        open_image() as image,
+        extras.scaffold(path, image.path, kernel_words) as scaffold,
+        extras.beside(image) as beside,
+    ):
         chosen = image.choose(partition)
         volume = image.volume_on(chosen)
         for warning in [*image.warnings, *volume.info.warnings]:
@@ -79,6 +81,7 @@ def serve(
         base = identity(image, volume)
         writable = shadow is not None or late_shadow
         overlay = Overlay(lower, shadow.open(base) if shadow is not None else None)
+        pool = Pool(workers())
         driver = Driver(pool)
         boundary = Boundary()
         operations = ForkOperations(

@@ -87,8 +87,13 @@ def test_sizes_are_bounded() -> None:
         from_text(to_text(SOUND) + b"\n" * MOST_BYTES)
 
 
-def test_a_part_counts_once() -> None:
-    assert from_text(to_text(made((0, 5), (0, 9), (7, 1)))).parts == ((0, 5), (7, 1))
+def test_a_part_may_stand_in_a_list_again_and_counts_once() -> None:
+    found = from_text(to_text(made((0, 5), (7, 1), (0, 5))))
+    assert found.parts == ((0, 5), (7, 1), (0, 5))
+    assert found.bytes == 6
+    assert trim(found, 5).parts == ((0, 5),)
+    assert trim(found, 6) == found
+    assert merge([made((7, 1)), found]).parts == ((7, 1), (0, 5), (0, 5))
 
 
 @given(st.integers(0, 2**32), st.binary(min_size=1, max_size=3))
