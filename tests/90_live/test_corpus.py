@@ -159,7 +159,9 @@ def compare_attribute(path: bytes, row: Row) -> list[str]:
         return [] if found == row.sha256 else [f"type and creator are {found}, must be {row.sha256}"]
     if os.path.islink(path):
         return []  # Linux does not ask a FUSE file system for attributes of symbolic links
-    name = "user." + ("com.apple.ResourceFork" if row.attribute == "[rsrc]" else row.attribute)
+    name = "com.apple.ResourceFork" if row.attribute == "[rsrc]" else row.attribute
+    if not name.startswith(("user.", "trusted.", "security.")):  # those come from Linux and stay what they were
+        name = "user." + name
     if row.size > XATTR_LIMIT:
         return [f"{name} shows and cannot be read"] if name in os.listxattr(path) else []
     try:
