@@ -14,10 +14,13 @@ import errno
 import os
 import stat
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from dmgfs.errors import DmgError
-from dmgfs.lower import VolumeLower
 from overlay.vfs import FIRST_NEW_INODE, Attr, Content, Entry, Listing, Usage
+
+if TYPE_CHECKING:
+    from dmgfs.lower import VolumeLower
 
 NAMED_FORK = b"..namedfork"
 RESOURCE = b"rsrc"
@@ -63,7 +66,7 @@ class WithForks:
     """`lower` with the unlisted objects: a Lower for verbs. (In a mount the overlay answers for names and attributes, so
     that a file that was renamed there is found under its new name: see `fuse.forks`.)"""
 
-    def __init__(self, lower: VolumeLower) -> None:
+    def __init__(self, lower: "VolumeLower") -> None:
         self.lower = lower
         self.name_max = lower.name_max
 
