@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+from collections.abc import Callable
 from stat import S_IMODE
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from overlay.contents import INLINE_MAX
 from overlay.overlay import Overlay
 from overlay.ram import RamStore
-from overlay.vfs import run
+from overlay.vfs import Buffer, Steps, run
 
 PAGE = 4096
 LARGE = 100 * PAGE + 500
@@ -49,6 +50,17 @@ def content(overlay: Overlay, ino: int) -> bytes:
     return bytes(run(overlay.read(ino, 0, 1 << 24)))
 
 
+def finish(steps: Steps[Buffer], answer: object) -> Buffer:
+    """The result of an operation that waits for `answer`."""
+    while True:
+        try:
+            ask = steps.send(answer)
+        except StopIteration as end:
+            result: Buffer = end.value
+            return result
+        answer = ask.function(*ask.arguments)
+
+
 def test_the_first_byte_costs_one_page_and_reads_one_page(lower: LowerTree) -> None:
     overlay = Overlay(lower, RamStore(1 << 20))
     ino = file(overlay, b"large")
@@ -64,6 +76,28 @@ def test_whole_pages_are_written_without_asking_the_lower(lower: LowerTree) -> N
     ino = file(overlay, b"large")
     run(overlay.write(ino, PAGE, b"x" * 3 * PAGE))
     assert lower.contents[ino].reads == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda overlay, ino: overlay.write(ino, 99 * PAGE, b"new"),
+        lambda overlay, ino: overlay.write(ino, LARGE, b"z" * 500),
+        lambda overlay, ino: overlay.setattr(ino, size=99 * PAGE + 7),
+    ],
+    ids=["write", "append", "truncate"],
+)
+def test_a_read_that_waited_sees_what_was_done_meanwhile(
+    lower: LowerTree, change: Callable[[Overlay, int], Steps[object]]
+) -> None:
+    overlay = Overlay(lower, RamStore(1 << 20))
+    ino = file(overlay, b"large")
+    reading = overlay.read(ino, 99 * PAGE, 3 * PAGE)
+    ask = next(reading)
+    answer = ask.function(*ask.arguments)
+    run(change(overlay, ino))
+
+    assert bytes(finish(reading, answer)) == content(overlay, ino)[99 * PAGE :]
 
 
 def test_metadata_changes_copy_nothing(lower: LowerTree) -> None:

@@ -136,6 +136,17 @@ def test_the_search_finds_what_it_is_for(fault: str, monkeypatch: pytest.MonkeyP
         search_on()
 
 
+def test_what_a_killed_process_left_is_made_safe_before_anything_is_built_on_it() -> None:
+    """It may be in the file and not on the medium yet; free slots may hold what the medium would go back to."""
+    disk = FaultDisk()
+    tree = Overlay(LowerTree(), FileStore(disk, BASE))
+    run(tree.mknod(2, b"new", 0o100644, 0, CALLER))
+    before = len(disk.events)
+    Overlay(LowerTree(), FileStore(disk, BASE))
+    kinds = [event.kind for event in disk.events[before:]]
+    assert kinds.index("sync") < kinds.index("write")
+
+
 @pytest.mark.usefixtures("busy")
 def test_cuts_while_the_file_is_begun() -> None:
     disk = FaultDisk()
