@@ -37,7 +37,7 @@ MOST_RECORDED = 1 << 14
 MOST_AUTOMATIC = 256 << 20
 """Bytes of disk in a list that nobody asked for by name."""
 
-SAVE_SECONDS = 10.0
+SAVE_SECONDS = 5.0
 RECORD_SECONDS = 600.0
 AUTOMATIC_SECONDS = 120.0
 
