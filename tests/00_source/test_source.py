@@ -74,6 +74,17 @@ def test_a_file_that_shrinks_is_an_io_error_not_short_data(tmp_path: Path) -> No
     source.close()
 
 
+def test_a_file_that_is_replaced_is_still_the_one_that_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 100)
+    source = FileSource(path)
+    (tmp_path / "another").write_bytes(b"y" * 200)
+    os.replace(tmp_path / "another", path)
+    assert bytes(source.read(0, 100)) == b"x" * 100
+    assert source.size == 100
+    source.close()
+
+
 @pytest.mark.parametrize("kind", ["directory", "fifo", "device"])
 def test_only_files_are_opened(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind

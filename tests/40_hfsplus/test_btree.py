@@ -194,6 +194,16 @@ def test_a_damaged_header_node_is_named(offset: int, form: str, value: int) -> N
         open_tree(data)
 
 
+def test_the_map_of_free_nodes_is_not_read() -> None:
+    data = sound()
+    bitmap = HEADER + 106 + 128
+    data[bitmap : SIZE - 8] = b"\xff" * (SIZE - 8 - bitmap)
+    for following in (0, 1, 99):  # of the header node: the next map node
+        struct.pack_into(">I", data, 0, following)
+        tree = open_tree(data)
+        assert tree.find((4, 0, 0)) is not None
+
+
 def test_a_fork_too_short_for_a_node() -> None:
     with pytest.raises(CorruptImage, match="header node"):
         open_tree(b"short")

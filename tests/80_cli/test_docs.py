@@ -7,7 +7,9 @@ from pathlib import Path
 
 from builders.hfsplus import ROOT, HfsPlusBuilder
 
-API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+REPOSITORY = Path(__file__).resolve().parents[2]
+API = REPOSITORY / "docs" / "api.md"
+THREATS = REPOSITORY / "docs" / "threats.md"
 
 
 def test_the_example_of_the_engine(tmp_path: Path) -> None:
@@ -34,3 +36,21 @@ def test_the_example_of_the_engine(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", example, image], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ZIP archive" in done.stderr
+
+
+def test_every_test_that_the_list_of_threats_names_is_there() -> None:
+    tests = REPOSITORY / "tests"
+    named = re.findall(r"`(?:([\w/]+\.py))?::(test_\w+)`", THREATS.read_text())
+    assert len(named) > 120
+    file = ""
+    for path, name in named:
+        file = path or file
+        source = (tests / file).read_text()
+        assert re.search(rf"^ *(async )?def {name}\(", source, re.MULTILINE), f"{file}::{name}"
+
+
+def test_every_threat_has_a_row() -> None:
+    rows = re.findall(r"^\| ((?:[UPHS]\d+(?:, )?)+) \|", THREATS.read_text(), re.MULTILINE)
+    listed = [number for row in rows for number in row.split(", ")]
+    expected = [f"{kind}{number}" for kind, last in (("U", 30), ("P", 7), ("H", 36)) for number in range(1, last + 1)]
+    assert listed == [*expected, "S1", *(f"S{number}" for number in range(5, 11))]
