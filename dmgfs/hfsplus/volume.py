@@ -34,7 +34,7 @@ ATTRIBUTES_FILE_ID = 8
 
 NODE_CACHE_BYTES = 16 << 20
 
-RECENT_OBJECTS = 4096
+RECENT_OBJECTS = 8192
 """Objects found again by their number without a way through the tree: who lists a folder asks for what is in it next. Some
 700 bytes each."""
 
@@ -113,6 +113,7 @@ class HfsPlusVolume:
         self._cache = cache
         self._identity = object()
         self._recent: LRU[int, Node] = LRU(RECENT_OBJECTS)
+        self._last_record: tuple[int, Leaf | None, int] = 0, None, 0  # who asks for an object opens it next
         nodes: ChunkCache[Any] = ChunkCache(node_cache_bytes)
         self._extents = Extents(source, header.block_size, header.total_blocks)
         try:
@@ -219,10 +220,14 @@ class HfsPlusVolume:
 
     def _record(self, cnid: int) -> tuple[Leaf, int]:
         """The catalog record with this number."""
+        last, leaf, index = self._last_record
+        if last == cnid and leaf is not None:
+            return leaf, index
         leaf, index = self._catalog.by_number(cnid)
         number = self._catalog.number_at(leaf, index)
         if number != cnid:
             raise CorruptImage(LAYER, f"object {cnid}", f"object {number} is in its place")
+        self._last_record = cnid, leaf, index
         return leaf, index
 
     def find(self, parent: int, name: str) -> Node | None:
@@ -332,6 +337,9 @@ class HfsPlusVolume:
 
     def _forks(self, node: Node) -> tuple[Fork, Fork]:
         """Data and resource fork of a file as its record describes them."""
+        last, leaf, index = self._last_record
+        if last == node.cnid and leaf is not None:
+            return self._catalog.forks(leaf, index)
         place = self._catalog.find(node.parent, encode(node.name))
         if place is None or self._catalog.number_at(*place) != node.cnid:
             place = self._record(node.cnid)
