@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from dmgfs.cli import options
 from dmgfs.cli.mount import configure
-from dmgfs.cli.options import FSTAB, KERNEL, OURS, WrongUsage, merge, parse_shadow, parse_size, parse_words
+from dmgfs.cli.options import (
+    FSTAB,
+    KERNEL,
+    OURS,
+    WrongUsage,
+    merge,
+    parse_owners,
+    parse_shadow,
+    parse_size,
+    parse_words,
+)
 
 GIB = 1 << 30
 
@@ -127,3 +137,37 @@ def test_a_long_option_beats_the_word():
 def test_half_the_memory_is_what_this_machine_has(monkeypatch):
     monkeypatch.undo()
     assert 1 << 28 < options.memory_size() < 1 << 50
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, ("image", None)),
+        ("on", ("image", None)),
+        ("image", ("image", None)),
+        ("off", ("mounter", None)),
+        ("mounter", ("mounter", None)),
+        ("501:20", ("mounter", (501, 20))),
+        ("0:0", ("mounter", (0, 0))),
+    ],
+)
+def test_owners(text: str | None, expected: tuple[str, tuple[int, int] | None]) -> None:
+    assert parse_owners(text, "image") == expected
+
+
+@pytest.mark.parametrize("text", ["", "yes", "501", "501:", ":20", "me:us", "-1:0", "1:2:3", "4294967296:0"])
+def test_owners_that_make_no_sense(text: str) -> None:
+    with pytest.raises(WrongUsage, match="on, off or UID:GID"):
+        parse_owners(text, "image")
+
+
+def test_owners_are_said_once(run, rich, tmp_path) -> None:
+    said = run("mount", rich, tmp_path, "--owners", "1:2", "--uid", "3")
+    assert said.code == 64
+    assert "--owners 1:2 says all" in said.err
+
+
+def test_a_slow_key_is_a_switch() -> None:
+    assert parse_words(["slow_key"]).ours == {"slow-key": ""}
+    with pytest.raises(WrongUsage):
+        parse_words(["slow-key=1"])
