@@ -32,7 +32,8 @@ def one_input(data: bytes) -> None:
 def seeds() -> list[bytes]:
     content = b"".join(b"line %d\n" % number for number in range(40))
     files = [pack(kind, content) for kind in (*INLINE_TYPES, *FORK_TYPES)]
-    files += [pack(kind, bytes(BLOCK + 100)) for kind in FORK_TYPES if kind != 10]
+    # Of two blocks: not stored (too large for a seed), and not LZBITMAP (its decoder is ours: a second for a block).
+    files += [pack(kind, bytes(BLOCK + 100)) for kind in FORK_TYPES if kind not in (10, 14)]
     return [len(attribute).to_bytes(2) + attribute + fork for attribute, fork in files]
 
 
