@@ -68,7 +68,8 @@ def zlib_fork(blocks: list[bytes]) -> bytes:
         body += packed
     content = struct.pack(">I", len(table) + len(body)) + table + body
     head = struct.pack(">IIII", 0x100, 0x100 + len(content), len(content), 50)
-    return head.ljust(0x100, b"\0") + content + bytes(50)
+    resource_map = struct.pack(">24xHHH4sHHHhII", 28, 50, 0, b"cmpf", 0, 10, 1, -1, 0, 0)
+    return head.ljust(0x100, b"\0") + content + resource_map
 
 
 def offsets_fork(blocks: list[bytes], padding: int = 0) -> bytes:

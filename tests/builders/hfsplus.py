@@ -285,6 +285,7 @@ class HfsPlusBuilder:
         gid: int = 20,
         flags: int = 0,
         record_flags: int = 0,
+        special: int = 0,
         folders: int = 0,
         valence: int = 0,
         dates: Sequence[int] = (CREATED,) * 5,
@@ -295,7 +296,9 @@ class HfsPlusBuilder:
         cnid = self.number(cnid)
         name = name if stored else decompose(name)
         record = struct.pack(">hHII5I", 1, record_flags, valence, cnid, *dates)
-        self.raw(parent, name, record + bsd_info(uid, gid, flags, mode, 0) + finder + struct.pack(">II", 0, folders))
+        self.raw(
+            parent, name, record + bsd_info(uid, gid, flags, mode, special) + finder + struct.pack(">II", 0, folders)
+        )
         if thread:
             self.raw(cnid, "", thread_record(3, parent, name))
         return cnid
