@@ -143,14 +143,12 @@ class ChunkCache(Generic[T]):
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether the unit is here now. Does not count as a use."""
-        with self._lock:
-            return key in self._units
+        return key in self._units
 
     def load_for(self, key: Hashable, load: Callable[[], T]) -> tuple[Load, ...]:
         """What `ByteSource.cold` answers for one unit: nothing if it is here or known to be damaged, else its load."""
-        with self._lock:
-            if key in self._units or key in self._damaged:
-                return ()
+        if key in self._units or key in self._damaged:
+            return ()
         return (Load(key, lambda: self.get(key, load)),)
 
     def statistics(self) -> CacheStatistics:

@@ -22,7 +22,7 @@ from dmgfs.errors import NotAnImage, OutOfRange
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: that would double the time that making one takes
 class Load:
     """One unit of slow work: run it in any thread that may block, then read again. Equal keys are the same work."""
 

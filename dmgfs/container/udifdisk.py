@@ -272,15 +272,14 @@ class UdifDisk:
         length = min(length, self.size - offset)
         if offset < 0 or length <= 0:
             return ()
-        loads: dict[Load, None] = {}
+        loads: list[Load] = []  # all different: a run is one piece
         for index, skip, size in self._pieces(offset, length):
             if index is None:
                 continue
             kind = self._kind[index]
             if kind > _BROKEN:
-                load = self._cache.load_for((self._identity, index), partial(self._decode, index))
-                loads.update(dict.fromkeys(load))
+                loads += self._cache.load_for((self._identity, index), partial(self._decode, index))
             elif kind == _RAW:
                 size = min(size, self._stored[index] - skip)
-                loads.update(dict.fromkeys(self._fork.cold(self._position(index) + skip, size)))
+                loads += self._fork.cold(self._position(index) + skip, size)
         return tuple(loads)

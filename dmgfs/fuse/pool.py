@@ -5,7 +5,8 @@ Rules that hold here:
   (foreground) goes before reading ahead (background), and with more than one worker one of them never takes background
   work, so nobody waits behind a chunk that nobody has asked for;
 - single flight: one load per key is under way; a reader who wants what is being read ahead waits for that same flight;
-- all bookkeeping happens on the trio thread. Workers run loads and hand the flight back, nothing else;
+- all bookkeeping happens on the trio thread. Workers run loads and hand the flight back, nothing else. They wake that
+  thread only for a flight that somebody waits for: what was read ahead is entered when the books are opened next;
 - a load's own failure is kept with its flight and never ends a worker.
 """
 
@@ -23,9 +24,9 @@ T = TypeVar("T")
 
 
 class Flight:
-    """One piece of work under way. After `landed`: `value`, or `error` if it failed."""
+    """One piece of work under way. After `landed`: `value`, or `error` if it failed. wanted: somebody waits for it."""
 
-    __slots__ = ("_ticket", "error", "key", "landed", "run", "value")
+    __slots__ = ("_ticket", "error", "key", "landed", "run", "value", "wanted")
 
     def __init__(self, key: Hashable, run: Callable[[], object]) -> None:
         self.key = key
@@ -33,6 +34,7 @@ class Flight:
         self.landed = trio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
+        self.wanted = False
         self._ticket = deque((None,))
 
     def claim(self) -> bool:
@@ -90,8 +92,11 @@ class Pool:
     async def fetch(self, loads: Iterable[Load]) -> None:
         """Runs the loads (joins those under way) and returns when all have landed. Their failures are not raised here:
         whoever asks again finds them out."""
-        for flight in [self._board(load) for load in loads]:
-            await flight.landed.wait()
+        flights = [self._board(load) for load in loads]
+        self._land()  # one that ended before it was wanted has woken nobody
+        for flight in flights:
+            if not flight.landed.is_set():
+                await flight.landed.wait()
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """function(*arguments) in a worker. Raises what it raises."""
@@ -105,6 +110,7 @@ class Pool:
 
     def read_ahead(self, load: Load) -> Flight | None:
         """Queues a background load and returns its flight; None if that key is under way already."""
+        self._land()
         if load.key in self._flights:
             return None
         self.background += 1
@@ -115,7 +121,7 @@ class Pool:
 
     def drop(self, flight: Flight) -> bool:
         """Takes back a background flight that nobody has begun or waits for. False if it is too late."""
-        if flight.landed.statistics().tasks_waiting or not flight.claim():
+        if flight.wanted or not flight.claim():
             return False
         self._flights.pop(flight.key, None)
         flight.landed.set()
@@ -128,10 +134,12 @@ class Pool:
             self._urge(flight)
         elif flight.waiting:
             self._urge(flight)  # it stands among the background work: let it overtake
+        flight.wanted = True
         return flight
 
     def _urge(self, flight: Flight) -> None:
         self.foreground += 1
+        flight.wanted = True
         self._urgent.put(flight)
         self._tokens.put(True)
 
@@ -159,7 +167,9 @@ class Pool:
             flight.value = flight.run()
         except BaseException as error:
             flight.error = error
-        self._done.append(flight)
+        self._done.append(flight)  # before the look at `wanted`: see `fetch`
+        if not flight.wanted:
+            return
         assert self._trio is not None
         try:
             self._trio.run_sync_soon(self._land, idempotent=True)

@@ -138,8 +138,9 @@ def serve(
 
 
 def workers() -> int:
-    """One for who waits and at least one for who will; more than four gain nothing beside one thread of Python."""
-    return max(2, min(4, len(os.sched_getaffinity(0))))
+    """One for who waits, and one per processor for who will: decoding takes no lock. More than four gain nothing beside one
+    thread of Python."""
+    return 1 + max(1, min(4, len(os.sched_getaffinity(0))))
 
 
 def libfuse_options(image: str, words: Iterable[str], *, writable: bool) -> set[str]:

@@ -1,6 +1,7 @@
 """The worker pool: one flight per key, foreground before background, failures that stay with their flight."""
 
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -150,3 +151,19 @@ async def test_a_flight_that_somebody_waits_for_is_not_dropped():
     finally:
         pool.stop()
     assert ran == [1]
+
+
+async def test_what_was_read_ahead_wakes_nobody_and_is_found_landed(pool: Pool) -> None:
+    flight = pool.read_ahead(Load("ahead", lambda: None))
+    assert flight is not None
+    deadline = time.monotonic() + 5
+    while not pool._done and time.monotonic() < deadline:
+        time.sleep(0.001)  # noqa: ASYNC251  # trio must not have its turn
+    assert not flight.landed.is_set()
+    runs: list[int] = []
+    again = Load("ahead", lambda: runs.append(1))
+    with trio.fail_after(5):
+        await pool.fetch([again])
+    assert flight.landed.is_set()
+    assert runs == []  # the flight of before was waited for, and it was there already
+    assert pool.read_ahead(again) is not None
