@@ -40,6 +40,8 @@ def require(path: str) -> mountpoint.Mount:
     there = mountpoint.mounted_at(mountpoint.resolve(path))
     if there is None:
         raise OSError(errno.ENOENT, "nothing is mounted there", path)
+    if mountpoint.is_over_ours(there):
+        raise OSError(errno.ENOENT, "mounted with --engine overlayfs: the kernel keeps the changes, nobody can ask", path)
     if there.fstype != mountpoint.FSTYPE:
         raise OSError(errno.ENOENT, f"a {there.fstype} is mounted there, no image", path)
     return there

@@ -6,12 +6,8 @@ import os
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from dmgfs.cli.report import printable
-
-if TYPE_CHECKING:
-    from dmgfs.fuse.mountpoint import Mount
 
 SUMMARY = "unmount a directory and wait for the daemon to end"
 
@@ -29,16 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dmgfs.fuse import mountpoint, scaffold
+    from dmgfs.fuse import mountpoint
 
     path = mountpoint.resolve(args.mountpoint)
     there = mountpoint.mounted_at(path)
-    covered = there is not None and scaffold.daemon_of(there) is not None
-    if there is None or not (covered or there.fstype == mountpoint.FSTYPE):
+    if there is None or not mountpoint.is_ours(there):
         what = "nothing is mounted there" if there is None else f"a {there.fstype} is mounted there, no image"
         print(printable(f"dmgfs: {args.mountpoint}: {what}"), file=sys.stderr)
         return NO_INPUT
-    daemon = _watch_below(there) if covered else _watch(path)
+    daemon = mountpoint.daemon_below(there) if mountpoint.is_over_ours(there) else _watch(path)
     try:
         try:
             mountpoint.unmount(path)
@@ -71,21 +66,6 @@ def _watch(path: str) -> int | None:
     thread.start()
     thread.join(ANSWER_SECONDS)
     return found[0] if found else None
-
-
-def _watch_below(there: "Mount") -> int | None:
-    """The same for the daemon below a kernel's overlay, without a look into it."""
-    from dmgfs.fuse import scaffold
-
-    process = scaffold.daemon_of(there)
-    try:
-        descriptor = os.pidfd_open(process) if process is not None else None
-    except OSError:
-        return None
-    if descriptor is not None and not scaffold.still_runs(there):
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _busy(shown: str, path: str) -> int:

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 FSTYPE = "fuse.dmgfs"
+OVERLAY = "overlay"
+_SCAFFOLD = "dmgfs-overlay"
+_BELOW = re.compile(rf"lowerdir=(?:[^,]*/)?{_SCAFFOLD}\.(\d+)\.(\d+)\.[^/,]*/lower(?:,|\Z)")
 
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -62,6 +65,45 @@ def device_of(path: str) -> str:
     return there.device if there is not None else ""
 
 
+def scaffold_name(process: int) -> str:
+    """How the folder begins in which `process` builds a kernel's overlay over dmgfs: it says who serves below, and stays
+    readable in the overlay's options when the folder is long gone."""
+    return f"{_SCAFFOLD}.{process}.{_start_time(process)}."
+
+
+def is_ours(there: Mount) -> bool:
+    """Whether dmgfs made this mount: itself, or the kernel's overlay over it."""
+    return there.fstype == FSTYPE or is_over_ours(there)
+
+
+def is_over_ours(there: Mount) -> bool:
+    return there.fstype == OVERLAY and _BELOW.search(there.options) is not None
+
+
+def daemon_below(there: Mount) -> int | None:
+    """A descriptor of the process that serves below this overlay of ours (`os.pidfd_open`); None if it has ended."""
+    match = _BELOW.search(there.options)
+    if match is None:
+        return None
+    try:
+        descriptor = os.pidfd_open(int(match[1]))
+    except OSError:
+        return None
+    if _start_time(int(match[1])) != int(match[2]):
+        os.close(descriptor)  # a later process of the same number
+        return None
+    return descriptor
+
+
+def _start_time(process: int) -> int:
+    """When a process began, in ticks since the machine did; -1 if there is none of this number."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as status:
+            return int(status.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
 def resolve(mountpoint: str) -> str:
     """The absolute path without links, found without looking at the mount point itself, which may be a dead mount."""
     absolute = os.path.abspath(mountpoint)
@@ -80,7 +122,7 @@ def check(mountpoint: str, *kept_visible: str) -> str:
     """
     path = resolve(mountpoint)
     there = mounted_at(path)
-    if there is not None and there.fstype == FSTYPE:
+    if there is not None and is_ours(there):
         raise OSError(
             errno.EBUSY, f"{there.source} is mounted there already; `dmgfs unmount {mountpoint}` first", path
         )

@@ -17,7 +17,6 @@ import ctypes
 import errno
 import logging
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Collection
@@ -25,10 +24,9 @@ from types import TracebackType
 
 from dmgfs.errors import Unsupported
 from dmgfs.fuse import mountpoint
+from dmgfs.fuse.mountpoint import OVERLAY
 
 log = logging.getLogger(__name__)
-
-FSTYPE = "overlay"
 
 LOST = (
     "engine overlayfs: the first byte written to a file copies all of it into memory; what was changed cannot be looked "
@@ -45,9 +43,6 @@ _WITHOUT = frozenset({"rw", "dev", "suid", "exec", "async", "allow_other", "defa
 """Words that the overlay needs not be told."""
 
 _LABELS = ("context=", "fscontext=", "defcontext=", "rootcontext=")
-
-_PREFIX = "dmgfs-overlay"
-_LOWER = re.compile(rf"lowerdir=(?:[^,]*/)?{_PREFIX}\.(\d+)\.(\d+)\.[^/,]*/lower(?:,|\Z)")
 
 _FEATURES = ("index=on,", "")
 """Hard links stay hard links where the kernel can find the lower's files by number again; older kernels refuse."""
@@ -81,7 +76,7 @@ class Scaffold:
         self._image = image
         self._flags, self._labels = flags_of(words)
         parent = "/run" if os.access("/run", os.W_OK) else None
-        self._path = tempfile.mkdtemp(prefix=f"{_PREFIX}.{os.getpid()}.{start_time(os.getpid())}.", dir=parent)
+        self._path = tempfile.mkdtemp(prefix=mountpoint.scaffold_name(os.getpid()), dir=parent)
         self.lower = f"{self._path}/lower"
         try:
             _mount("tmpfs", self._path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={budget},mode=0700")
@@ -108,7 +103,7 @@ class Scaffold:
         for number, feature in enumerate(_FEATURES, 1):
             try:
                 options = f"{layers},{feature}metacopy=on,redirect_dir=on{self._labels}"
-                _mount(self._image, self._place, FSTYPE, self._flags, options)
+                _mount(self._image, self._place, OVERLAY, self._flags, options)
                 break
             except OSError:
                 if number == len(_FEATURES):
@@ -137,27 +132,6 @@ class Scaffold:
             mountpoint.unmount(self._path, lazy=True)
         os.rmdir(self._path)
         self._path = ""
-
-
-def daemon_of(there: mountpoint.Mount) -> int | None:
-    """The process that serves below this overlay, as its options name it; None if it is not ours. It may have ended."""
-    match = _LOWER.search(there.options) if there.fstype == FSTYPE else None
-    return int(match[1]) if match is not None else None
-
-
-def still_runs(there: mountpoint.Mount) -> bool:
-    """Whether the process that `daemon_of` names is still that one, and no later one of the same number."""
-    match = _LOWER.search(there.options)
-    return match is not None and start_time(int(match[1])) == int(match[2])
-
-
-def start_time(process: int) -> int:
-    """When a process began, in ticks since the machine did; -1 if there is none of this number."""
-    try:
-        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as status:
-            return int(status.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return -1
 
 
 def _mount(source: str, place: str, kind: str | None, flags: int, options: str) -> None:

@@ -13,7 +13,7 @@ from builders.hfsplus import ROOT, HfsPlusBuilder
 from exercise.daemon import becomes, has_ended
 from exercise.mounted import DMGFS, Ended, dmgfs, is_mounted
 
-from dmgfs.fuse import mountpoint, scaffold
+from dmgfs.fuse import mountpoint
 
 pytestmark = [
     pytest.mark.kernel,
@@ -47,11 +47,12 @@ def start(image: Path, place: Path, *options: str | Path) -> int:
 def process_below(place: Path) -> int:
     there = mountpoint.mounted_at(str(place))
     assert there is not None
-    assert there.fstype == "overlay"
-    process = scaffold.daemon_of(there)
-    assert process is not None
-    assert scaffold.still_runs(there)
-    return process
+    assert mountpoint.is_over_ours(there)
+    descriptor = mountpoint.daemon_below(there)
+    assert descriptor is not None
+    about = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    os.close(descriptor)
+    return int(next(line.split()[1] for line in about.splitlines() if line.startswith("Pid:")))
 
 
 # -- living in it -------------------------------------------------------------------------------------------------------
@@ -235,6 +236,27 @@ def test_it_can_be_mounted_again_and_begins_anew(sensitive_image, place):
         assert dmgfs("unmount", place).code == 0
 
 
+def test_a_place_is_not_taken_twice(sensitive_image, place):
+    start(sensitive_image, place)
+    for options in (OVERLAY, ()):
+        ended = dmgfs("mount", sensitive_image, place, *options)
+        assert ended.code == 74
+        assert "mounted there already" in ended.err
+    assert dmgfs("unmount", place).code == 0
+    assert not is_mounted(place)
+
+
+def test_a_later_process_of_the_same_number_is_not_waited_for():
+    name = mountpoint.scaffold_name(os.getpid())
+    there = mountpoint.Mount("0:1", "/m", "overlay", "i.dmg", f"rw,lowerdir=/run/{name}x/lower,upperdir=/u")
+    descriptor = mountpoint.daemon_below(there)
+    assert descriptor is not None
+    os.close(descriptor)
+    before = name.rsplit(".", 2)[0] + ".12."
+    assert mountpoint.daemon_below(there._replace(options=f"lowerdir=/run/{before}x/lower")) is None
+    assert not mountpoint.is_ours(there._replace(options="lowerdir=/a:/b,upperdir=/u"))
+
+
 def test_a_scaffold_is_never_in_sight(sensitive_image, place):
     start(sensitive_image, place)
     assert not any("dmgfs-overlay" in mount.path for mount in mountpoint.mounts())
@@ -260,6 +282,13 @@ def test_what_is_lost_is_said(sensitive_image, place):
     for word in ("copies all of it", "shadow verbs", "hard links"):
         assert word in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_the_verbs_for_changes_say_why_they_cannot(sensitive_image, place):
+    start(sensitive_image, place)
+    ended = dmgfs("status", place)
+    assert ended.code == 66
+    assert "--engine overlayfs" in ended.err
 
 
 def test_case_insensitive_volumes_are_refused_by_name(image, place):
