@@ -83,7 +83,7 @@ def scattered_catalog() -> SoundBuilder:
     """A catalog of three levels, each of its nodes an extent of its own."""
     volume = SoundBuilder(catalog_extent_blocks=1, records_per_node=6)
     folder = volume.folder(ROOT, "Documents")
-    for number in range(90):
+    for number in range(45):
         volume.file((ROOT, folder)[number % 2], f"file {number}", b"%d" % number)
     return volume
 
