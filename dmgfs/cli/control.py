@@ -41,7 +41,9 @@ def require(path: str) -> mountpoint.Mount:
     if there is None:
         raise OSError(errno.ENOENT, "nothing is mounted there", path)
     if mountpoint.is_over_ours(there):
-        raise OSError(errno.ENOENT, "mounted with --engine overlayfs: the kernel keeps the changes, nobody can ask", path)
+        raise OSError(
+            errno.ENOENT, "mounted with --engine overlayfs: the kernel keeps the changes, nobody can ask", path
+        )
     if there.fstype != mountpoint.FSTYPE:
         raise OSError(errno.ENOENT, f"a {there.fstype} is mounted there, no image", path)
     return there
