@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from builders.encrypted import PASSPHRASE, encrypt_v2
 from builders.hfsplus import ROOT, HfsPlusBuilder
+from builders.journal import Journal
 from builders.partitions import HFS_GUID, Part, gpt_disk
 from builders.sparse import write_bundle
 from builders.udif import Piece, Table, build
@@ -80,6 +81,30 @@ def test_of_an_encrypted_image_in_an_image(run, tmp_path: Path) -> None:
     assert "encryption    " in text
     assert f"inside {tmp_path}/outer.img:" in text
     assert '  volume        HFS+ "Outer"' in text
+
+
+def test_of_a_volume_whose_journal_waits(run, tmp_path: Path) -> None:
+    built = HfsPlusBuilder(attributes=0x2000).build(spare_blocks=41)
+    first = len(built.data) // 512 - 43
+    Journal((first + 1) * 512, 39 * 512, [[((first + 40) * 512, b"x" * 512)]]).write(built.data, first * 512)
+    for header in (built.header, len(built.data) - 1024):
+        built.patch(header + 12, ">I", first)
+    image = tmp_path / "image"
+    image.write_bytes(built.data)
+    text = run("info", image).out.decode()
+    assert "journal       replayed: 1 transaction applied in memory (512 bytes); not unmounted cleanly\n" in text
+    text = run("info", "--no-replay", image).out.decode()
+    assert (
+        "journal       dirty: transactions wait in the journal and are not applied; not unmounted cleanly\n" in text
+    )
+
+
+def test_encodings_have_names(run, tmp_path: Path) -> None:
+    built = HfsPlusBuilder().build()
+    built.patch(built.header + 72, ">Q", 1 << 0 | 1 << 1 | 1 << 49 | 1 << 60)
+    image = tmp_path / "image"
+    image.write_bytes(built.data)
+    assert "encodings     Roman, Japanese, Farsi, 60\n" in run("info", image).out.decode()
 
 
 def test_of_a_damaged_volume(run, tmp_path: Path) -> None:
