@@ -139,8 +139,13 @@ def run(args: argparse.Namespace) -> int:
     except (DmgError, OSError, MemoryError):
         raise
     except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):  # from trio; its own text says nothing
+            cause = cause.exceptions[0]
+        if isinstance(cause, (DmgError, OSError, MemoryError)):
+            raise cause from None
         logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
-        return _say(f"{args.image}: internal error: {type(error).__name__}: {error}", SOFTWARE)
+        return _say(f"{args.image}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
     return 0
 
 

@@ -171,3 +171,28 @@ class TestPassphrase:
         assert (child.returncode, out, err) == (0, b"Hello", b"")
         assert b"Passphrase for" in asked
         assert PASSPHRASE not in asked
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "said"),
+    [
+        (RuntimeError("can't start new thread"), 70, "internal error: RuntimeError: can't start new thread"),
+        (MemoryError(), 71, "out of memory"),
+        (DmgError("it is damaged"), 65, "it is damaged"),
+    ],
+)
+def test_a_failure_of_the_daemon_is_named_not_the_group_it_came_in(
+    cause: Exception,
+    code: int,
+    said: str,
+    rich: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise ExceptionGroup("Exceptions from Trio nursery", [ExceptionGroup("inner", [cause])])
+
+    monkeypatch.setattr("dmgfs.fuse.serve.serve", fails)
+    assert main(["mount", str(rich), str(tmp_path), "-f"]) == code
+    assert capfd.readouterr().err.splitlines()[-1] == f"dmgfs: {rich}: {said}"
