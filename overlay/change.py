@@ -5,6 +5,7 @@ Items are absolute ("this name leads to that inode"), so a list applies exactly 
 a store keeps them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from overlay.pages import Run
@@ -130,13 +131,15 @@ Item = (
 class Change:
     """items: in order. weight: bytes of memory it may add at most, pages not counted. new_pages: slots it needs if pages
     that have one are written in place. removing: the change frees something sooner or later, so it may use the last
-    reserve of the budget. placed: filled in by the store, where pages went that were moved or are new."""
+    reserve of the budget. shared: tells of a slot whether it must stay as it is because a frozen copy has it, too; None:
+    there are none. placed: filled in by the store, where pages went that were moved or are new."""
 
-    __slots__ = ("items", "new_pages", "placed", "removing", "weight")
+    __slots__ = ("items", "new_pages", "placed", "removing", "shared", "weight")
 
     def __init__(self, removing: bool = False) -> None:
         self.items: list[Item] = []
         self.weight = 0
         self.new_pages = 0
         self.removing = removing
+        self.shared: Callable[[int], bool] | None = None
         self.placed: list[Place] = []

@@ -13,11 +13,15 @@ Rules that hold here:
 import time
 from collections.abc import Callable
 from stat import S_IFDIR, S_IFLNK
+from typing import NamedTuple
 
-from overlay import attributes, contents, listing, lookup, names
+from overlay import attributes, contents, listing, lookup, names, reset
+from overlay.frozen import Reader
 from overlay.listing import DirHandle
+from overlay.reset import Stale
 from overlay.state import State
 from overlay.store import Store
+from overlay.survey import Survey
 from overlay.tree import File, Tree
 from overlay.vfs import Ask, Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
 
@@ -66,6 +70,37 @@ class Overlay:
         """Late shadow: a read-only overlay becomes writable. tree: what `store.load` filled already (elsewhere, because
         that may wait for a disk). OSError(EBUSY) if it is writable."""
         self._state.attach(store, tree)
+
+    def freeze(self) -> "Frozen":
+        """What it is now, readable while this one goes on. ENOSPC. Must be given to `thaw`."""
+        state = self._state
+        moment = state.freeze()
+        view = Overlay(state.lower)
+        view._state.tree = state.frozen[moment]
+        view._state.store = Reader(state.store) if state.store is not None else None
+        return Frozen(view, moment)
+
+    def thaw(self, frozen: "Frozen") -> None:
+        """Lets a frozen overlay go."""
+        self._state.thaw(frozen.moment)
+
+    def reset(self) -> Stale:
+        """All changes are taken back; what a kernel must forget. EROFS."""
+        return reset.to_lower(self._state)
+
+    def go_back(self, frozen: "Frozen") -> Stale:
+        """Everything is as it was when `frozen` was made, which stays frozen; what a kernel must forget."""
+        return reset.to_copy(self._state, frozen.moment)
+
+    @property
+    def tree(self) -> Tree:
+        """What is changed, to be read only."""
+        return self._state.tree
+
+    def changes(self) -> Survey:
+        """What differs from the lower, found without a look at what does not. Only of a frozen or read-only overlay: the
+        survey is for reading at leisure, with plain calls that may wait."""
+        return Survey(self._state)
 
     def close(self) -> None:
         """Everything to the store and the store closed. No operation may follow."""
@@ -233,3 +268,10 @@ class Overlay:
     def statfs(self) -> Steps[Usage]:
         """What the lower uses plus the store's room; free is what the store still takes."""
         return lookup.statfs(self._state)
+
+
+class Frozen(NamedTuple):
+    """view: to be read like any overlay. moment: by which the live one knows it."""
+
+    view: Overlay
+    moment: int

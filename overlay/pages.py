@@ -80,6 +80,12 @@ class PageMap:
     def blocks(self) -> int:
         return len(self._blocks)
 
+    def copy(self) -> "PageMap":
+        copy = PageMap()
+        copy._blocks = {number: block[:] for number, block in self._blocks.items()}
+        copy.stored = self.stored
+        return copy
+
     def __getitem__(self, page: int) -> int:
         block = self._blocks.get(page >> _BLOCK_BITS)
         return HOLE if block is None else block[page & (_BLOCK - 1)]

@@ -1,8 +1,8 @@
 """The store in memory: slots in anonymous mappings, and one budget for everything.
 
 Rules that hold here:
-- the budget counts pages and the tree (`Tree.weight`); a commit that would pass it raises ENOSPC and did nothing. The last
-  part of it is kept for changes that free something, so that a full overlay can be emptied;
+- the budget counts pages and the tree with its frozen copies; a commit that would pass it raises ENOSPC and did nothing.
+  The last part of it is kept for changes that free something, so that a full overlay can be emptied;
 - memory is reserved by the segment and taken from the system when written. Freed slots are used again first; once there
   are many they go back to the system (MADV_DONTNEED);
 - a run of slots is contiguous memory: a write is one copy per run, a read is a view. Slot 0 of every segment is never
@@ -12,7 +12,7 @@ Rules that hold here:
 import errno
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from overlay.change import Change, Fill, Patch, Place
 from overlay.pages import HOLE, PAGE, PAGE_BITS, ZERO, PageMap, Run, is_stored
@@ -49,7 +49,7 @@ class RamStore:
 
     @property
     def used(self) -> int:
-        return self._tree.weight + (self._pages << PAGE_BITS)
+        return self._tree.weight + self._tree.copies + (self._pages << PAGE_BITS)
 
     def resize(self, budget: int) -> None:
         if budget < self.used:
@@ -60,26 +60,49 @@ class RamStore:
         self._tree = tree
 
     def commit(self, change: Change) -> None:
-        grows = change.weight + (change.new_pages << PAGE_BITS)
+        new_pages = change.new_pages
+        if change.shared is not None:
+            new_pages += self._shared_pages(change, change.shared)
+        grows = change.weight + (new_pages << PAGE_BITS)
         if grows > 0:
             limit = self._budget
             if not change.removing:
                 limit -= min(limit // _RESERVE_DIVISOR, 1 << 20)
             if self.used + grows > limit:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if change.new_pages > self._slots.free:
-            self._grow(change.new_pages)
+        if new_pages > self._slots.free:
+            self._grow(new_pages)
         for item in change.items:
             if type(item) is Fill:
                 self._fill(change, item)
             elif type(item) is Patch:
+                self._patch(change, item)
+
+    def _shared_pages(self, change: Change, shared: Callable[[int], bool]) -> int:
+        """How many pages this change must move, because a frozen copy needs what is in their slots."""
+        count = 0
+        for item in change.items:
+            if type(item) is Fill or type(item) is Patch:
                 file = self._tree.file(item.ino)
-                assert file is not None
-                assert file.pages is not None
-                slot = file.pages[item.page]
-                segment, index = slot >> SEGMENT_BITS, slot & (SEGMENT - 1)
-                start = (index << PAGE_BITS) + item.start
-                self._views[segment][start : start + len(item.data)] = item.data
+                if file is not None and file.pages is not None:
+                    length = item.length if type(item) is Fill else 1
+                    for run in file.pages.runs(item.page, length):
+                        if is_stored(run.slot):
+                            count += sum(map(shared, range(run.slot, run.slot + run.length)))
+        return count
+
+    def _patch(self, change: Change, item: Patch) -> None:
+        file = self._tree.file(item.ino)
+        assert file is not None
+        assert file.pages is not None
+        slot = file.pages[item.page]
+        if change.shared is not None and change.shared(slot):
+            old = self.view(slot, 1)
+            [(slot, _)] = self._take(1, 0)
+            self._write(slot, memoryview(old))
+            change.placed.append(Place(item.ino, Run(item.page, slot, 1)))
+        start = ((slot & (SEGMENT - 1)) << PAGE_BITS) + item.start
+        self._views[slot >> SEGMENT_BITS][start : start + len(item.data)] = item.data
 
     def _fill(self, change: Change, item: Fill) -> None:
         file = self._tree.file(item.ino)
@@ -87,7 +110,7 @@ class RamStore:
         data = memoryview(item.data)
         near = pages[item.page - 1] if item.page else HOLE
         near = near + 1 if is_stored(near) else 0
-        for run in pages.runs(item.page, item.length):
+        for run in _to_be_filled(pages.runs(item.page, item.length), change.shared):
             start = (run.page - item.page) << PAGE_BITS
             if run.slot not in (HOLE, ZERO):
                 self._write(run.slot, data[start : start + (run.length << PAGE_BITS)])
@@ -175,3 +198,19 @@ class RamStore:
 
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+def _to_be_filled(runs: Sequence[Run], shared: Callable[[int], bool] | None) -> Iterator[Run]:
+    """The same runs; where the bytes must not go where the old ones are, as holes."""
+    for run in runs:
+        if shared is None or not is_stored(run.slot):
+            yield run
+            continue
+        start = 0
+        while start < run.length:
+            moves = shared(run.slot + start)
+            stop = start + 1
+            while stop < run.length and shared(run.slot + stop) == moves:
+                stop += 1
+            yield Run(run.page + start, HOLE if moves else run.slot + start, stop - start)
+            start = stop

@@ -6,6 +6,8 @@ Rules that hold here:
   whiteout stays under the entry that covers it. So a removed name never comes back. Own entries are filed by the folded
   name, because any spelling must find them; whiteouts by the spelling that the lower lists, because that names one entry
   of the lower also where a volume holds two that fold alike;
+- a copy shares its nodes with the tree; whichever of the tree's nodes is older than the youngest copy is copied itself
+  before it changes. So copying costs an entry per node and no page;
 - the tree changes in `apply` only, which cannot fail; `weight` is what it takes in memory (pages not counted), kept by
   addition and equal to what `weigh` counts afresh. The constants were measured: bytes per object of CPython 3.11 with its
   share of the dict it is in.
@@ -18,7 +20,7 @@ from stat import S_ISDIR
 from typing import Any, Final, NamedTuple
 
 from overlay import change as items
-from overlay.pages import HOLE, PageMap, Run
+from overlay.pages import HOLE, PageMap, Run, is_stored
 from overlay.vfs import FIRST_NEW_INODE, Attr
 
 NODE: Final = 430
@@ -31,6 +33,8 @@ ENTRY: Final = 250
 WHITEOUT: Final = 120
 XATTRS: Final = 240
 XATTR: Final = 80
+COPY: Final = 105
+"""Of each node in a frozen copy: its place in a dict."""
 
 FIRST_OWN_COOKIE: Final = 1 << 40
 """readdir cookies of the overlay's own entries count from here; those of the lower are below."""
@@ -60,6 +64,14 @@ class Directory:
         self.whiteouts: AbstractSet[bytes] = _NOTHING  # a set of its own from the first one on
         self._order: list[Own] = []  # by cookie; removed entries linger until they are half of it
         self._next_cookie = FIRST_OWN_COOKIE
+
+    def copy(self) -> "Directory":
+        copy = Directory(self.opaque)
+        copy.added = dict(self.added)
+        copy.whiteouts = set(self.whiteouts) if self.whiteouts else _NOTHING
+        copy._order = list(self._order)
+        copy._next_cookie = self._next_cookie
+        return copy
 
     @property
     def last_cookie(self) -> int:
@@ -103,19 +115,35 @@ class File:
         self.inline: bytes | None = None
         self.pages: PageMap | None = None
 
+    def copy(self) -> "File":
+        copy = File(self.limit)
+        copy.inline = self.inline
+        copy.pages = None if self.pages is None else self.pages.copy()
+        return copy
+
 
 class Node:
     """One changed or new inode. body: Directory, File, target of a new symbolic link, or None where the lower's content
     shows unchanged or there is none. parent: of a directory, 0 where the lower's word holds. xattrs: None as a value
     hides the lower's."""
 
-    __slots__ = ("attr", "body", "parent", "xattrs")
+    __slots__ = ("age", "attr", "body", "parent", "xattrs")
 
-    def __init__(self, attr: Attr) -> None:
+    def __init__(self, attr: Attr, age: int) -> None:
+        self.age = age  # how many copies of the tree had been made when it was
         self.attr = attr
         self.body: Directory | File | bytes | None = None
         self.parent = 0
         self.xattrs: dict[bytes, bytes | None] | None = None
+
+
+def _copy(node: Node, age: int) -> Node:
+    copy = Node(node.attr, age)
+    body = node.body
+    copy.body = body.copy() if isinstance(body, (Directory, File)) else body
+    copy.parent = node.parent
+    copy.xattrs = None if node.xattrs is None else dict(node.xattrs)
+    return copy
 
 
 def entry_weight(key: bytes, name: bytes) -> int:
@@ -124,18 +152,44 @@ def entry_weight(key: bytes, name: bytes) -> int:
 
 class Tree:
     """nodes: inode → Node. next_ino: the next new inode number. freed: runs of slots that nothing refers to since the
-    last look (the overlay hands them to the store)."""
+    last look (the overlay hands them to the store). copies: what copies of this tree take besides, kept by whoever made
+    them and counted like `weight`."""
 
     def __init__(self, first_ino: int = FIRST_NEW_INODE) -> None:
         self.first_ino = first_ino
         self.next_ino = first_ino
         self.nodes: dict[int, Node] = {}
         self.weight = 0
+        self.copies = 0
         self.freed: list[Run] = []
+        self._age = 0
 
     def adopt(self, other: "Tree") -> None:
         """Becomes what `other` is."""
-        self.nodes, self.weight, self.next_ino = other.nodes, other.weight, other.next_ino
+        self.nodes, self.weight, self.next_ino, self._age = other.nodes, other.weight, other.next_ino, other._age
+
+    def copy(self) -> "Tree":
+        """As it is now, for reading only."""
+        copy = Tree(self.first_ino)
+        copy.nodes = dict(self.nodes)
+        copy.weight, copy.next_ino = self.weight, self.next_ino
+        self._age += 1
+        return copy
+
+    def become(self, copy: "Tree") -> None:
+        """What it was when `copy` was made, but for nodes that the copy does not have. Inode numbers that were given since
+        are not given again."""
+        self.nodes |= copy.nodes
+        self.weight = self.weigh()
+        self._age += 1
+
+    def _node(self, ino: int) -> Node:
+        """The node to be changed."""
+        node = self.nodes[ino]
+        if node.age != self._age:
+            self.copies += node_weight(node)
+            node = self.nodes[ino] = _copy(node, self._age)
+        return node
 
     # -- the parts of a node, made when first needed ----------------------------------------------------------------
 
@@ -150,7 +204,7 @@ class Tree:
         return node.body if node is not None and isinstance(node.body, File) else None
 
     def _own_directory(self, ino: int) -> Directory:
-        node = self.nodes[ino]
+        node = self._node(ino)
         if node.body is None:
             node.body = Directory(opaque=False)
             self.weight += DIRECTORY
@@ -158,7 +212,7 @@ class Tree:
         return node.body
 
     def _own_file(self, ino: int) -> File:
-        body = self.nodes[ino].body
+        body = self._node(ino).body
         assert isinstance(body, File)
         return body
 
@@ -179,7 +233,7 @@ class Tree:
         attr = item.attr
         node = self.nodes.get(attr.ino)
         if node is None:
-            node = self.nodes[attr.ino] = Node(attr)
+            node = self.nodes[attr.ino] = Node(attr, self._age)
             self.weight += NODE
             if attr.ino >= self.first_ino:
                 self.next_ino = max(self.next_ino, attr.ino + 1)
@@ -187,6 +241,7 @@ class Tree:
                     node.body = Directory(opaque=True)
                     self.weight += DIRECTORY
         else:
+            node = self._node(attr.ino)
             node.attr = attr
         if item.parent:
             node.parent = item.parent
@@ -195,7 +250,9 @@ class Tree:
         node = self.nodes.pop(item.ino)
         self.weight -= node_weight(node)
         if isinstance(node.body, File) and node.body.pages is not None:
-            self.freed += node.body.pages.cut(0)
+            self.freed += [run for run in node.body.pages.walk() if is_stored(run.slot)]
+        if node.age != self._age:
+            self.copies += node_weight(node)
 
     def _name(self, item: items.Name) -> None:
         directory = self._own_directory(item.parent)
@@ -220,17 +277,17 @@ class Tree:
             self.weight += WHITEOUT + len(item.name)
 
     def _shut(self, item: items.Shut) -> None:
-        node = self.nodes[item.ino]
+        node = self._node(item.ino)
         self.weight -= node_weight(node)
         node.body = Directory(opaque=True)
         self.weight += node_weight(node)
 
     def _target(self, item: items.Target) -> None:
-        self.nodes[item.ino].body = item.target
+        self._node(item.ino).body = item.target
         self.weight += TARGET + len(item.target)
 
     def _xattr(self, item: items.Xattr) -> None:
-        node = self.nodes[item.ino]
+        node = self._node(item.ino)
         if node.xattrs is None:
             node.xattrs = {}
             self.weight += XATTRS
@@ -243,7 +300,7 @@ class Tree:
         self.weight += XATTR + len(item.name) + len(item.value or b"")
 
     def _limit(self, item: items.Limit) -> None:
-        node = self.nodes[item.ino]
+        node = self._node(item.ino)
         if node.body is None:
             node.body = File(item.limit)
             self.weight += FILE
@@ -280,6 +337,11 @@ class Tree:
         for node in self.nodes.values():
             if isinstance(node.body, File) and node.body.pages is not None:
                 yield from (run for run in node.body.pages.walk() if run.slot != HOLE)
+
+    def slots_of(self, ino: int) -> list[Run]:
+        """Those of one file that are stored."""
+        file = self.file(ino)
+        return [] if file is None or file.pages is None else [run for run in file.pages.walk() if is_stored(run.slot)]
 
 
 def node_weight(node: Node) -> int:

@@ -4,14 +4,22 @@ here; the work is the daemon's, or the overlay library's.
 
 import argparse
 import errno
+import json
 import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, memory_size, shadow_budget
-from dmgfs.cli.report import human, printable
+from dmgfs.cli.report import JsonList, human, print_json, printable
+from overlay.errors import ShadowError
 
 SUMMARY = "changes of a mount: see, keep, take back, resize, attach"
 
-USAGE = 64
+USAGE, DATA_ERROR = 64, 65
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +35,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attach.add_argument("mountpoint", metavar="MOUNTPOINT")
     attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE", help="where changes go from now on")
     attach.add_argument("--force-base", action="store_true", help="take a file that was made over another image")
+    diff = verb("diff", "list what differs from the image")
+    diff.add_argument("mountpoint", metavar="MOUNTPOINT")
+    diff.add_argument("--json", action="store_true", help="write a JSON list")
+    export = verb("export", "write the changes as a layer for container tools")
+    export.add_argument("mountpoint", metavar="MOUNTPOINT")
+    export.add_argument("--tar", metavar="FILE|-", required=True, help="where to; - is standard output")
+    save = verb("save", "copy the changes of a live mount into a new shadow file")
+    save.add_argument("mountpoint", metavar="MOUNTPOINT")
+    save.add_argument("file", metavar="FILE")
+    reset = verb("reset", "take all changes of a live mount back")
+    reset.add_argument("mountpoint", metavar="MOUNTPOINT")
+    snapshot = verb("snapshot", "keep and find again what a shadow in memory is now")
+    snapshot.add_argument("action", choices=("create", "list", "rollback", "delete"))
+    snapshot.add_argument("mountpoint", metavar="MOUNTPOINT")
+    snapshot.add_argument("name", metavar="NAME", nargs="?", help="of the snapshot")
+    snapshot.add_argument("--json", action="store_true", help="list: write JSON")
+    check = verb("check", "say whether a shadow file is sound")
+    check.add_argument("file", metavar="FILE")
+    check.add_argument("--json", action="store_true", help="write JSON")
+    discard = verb("discard", "remove a shadow file that nobody uses, if it is one")
+    discard.add_argument("file", metavar="FILE")
+    compact = verb("compact", "write a shadow file that nobody uses anew, without what it does not need")
+    compact.add_argument("file", metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:
     try:
         return int(_VERBS[args.what](args))
     except WrongUsage as error:
-        print(printable(f"dmgfs: shadow {args.what}: {error}"))
+        print(printable(f"dmgfs: shadow {args.what}: {error}"), file=sys.stderr)
         return USAGE
+    except ShadowError as error:
+        print(printable(f"dmgfs: {args.file}: {error}"), file=sys.stderr)
+        return DATA_ERROR
 
 
 def _resize(args: argparse.Namespace) -> int:
@@ -81,4 +115,188 @@ def _require_elsewhere(file: int, device: str, path: str) -> None:
         raise OSError(errno.EINVAL, "it lies in the mount itself", path)
 
 
-_VERBS = {"resize": _resize, "attach": _attach}
+def _diff(args: argparse.Namespace) -> int:
+    """The daemon writes lines into a pipe while we show them."""
+    from dmgfs.cli.control import ask, require
+
+    mount = require(args.mountpoint)
+    reading, writing = os.pipe()
+    failures: list[OSError] = []
+
+    def fetch() -> None:
+        try:
+            ask(mount.path, "diff", [writing], seconds=None)
+        except OSError as error:
+            failures.append(error)
+        finally:
+            os.close(writing)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    with os.fdopen(reading, "rb") as lines, JsonList(args.json) as shown:
+        for line in lines:
+            record = json.loads(line)
+            if args.json:
+                shown.add(record)
+            else:
+                print(_in_words(record))
+    thread.join()
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _in_words(record: dict[str, Any]) -> str:
+    path = record["path"] + "/" if record["type"] == "directory" else record["path"]
+    if "source" in record:
+        path = f"{record['source']} -> {path}"
+    what = f"  ({', '.join(record['what'])})" if "what" in record else ""
+    return printable(f"{record['change']:9} {path}{what}")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from dmgfs.cli.control import ask, require
+
+    mount = require(args.mountpoint)
+    if args.tar == "-":
+        sys.stdout.flush()
+        file = os.dup(sys.stdout.fileno())
+    else:
+        file = os.open(args.tar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if args.tar != "-":
+            _require_elsewhere(file, mount.device, args.tar)
+        done = ask(mount.path, "export", [file], seconds=None)
+    finally:
+        os.close(file)
+    if done["sockets"]:
+        print(f"dmgfs: {done['sockets']} sockets were left out, tar cannot hold them", file=sys.stderr)
+    return 0
+
+
+def _save(args: argparse.Namespace) -> int:
+    from dmgfs.cli.control import ask, require
+
+    mount = require(args.mountpoint)
+    with _new_file(args.file) as file:
+        _require_elsewhere(file, mount.device, args.file)
+        done = ask(mount.path, "save", [file], seconds=None, path=os.path.abspath(args.file))
+    print(f"{done['objects']} objects saved")
+    return 0
+
+
+@contextmanager
+def _new_file(path: str, *, replace: bool = False) -> Iterator[int]:
+    """A file that appears under its name when it is whole and on the medium. replace: another one may be there."""
+    partial = f"{path}.partial"
+    if not replace and os.path.lexists(path):
+        raise OSError(errno.EEXIST, "it exists already and is left alone", path)
+    file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            yield file
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _reset(args: argparse.Namespace) -> int:
+    from dmgfs.cli.control import ask, require
+
+    mount = require(args.mountpoint)
+    done = ask(mount.path, "reset", seconds=None)
+    _drop_names(mount.path)
+    print(f"{done['objects']} objects are the image's again")
+    return 0
+
+
+def _drop_names(path: str) -> None:
+    """The kernel forgets all names that nobody uses: the daemon took back those that it knows the spelling of."""
+    from dmgfs.fuse.remount import make_writable
+
+    try:
+        make_writable(path)
+    except OSError:
+        return  # not root
+
+
+def _snapshot(args: argparse.Namespace) -> int:
+    from dmgfs.cli.control import ask, require
+
+    mount = require(args.mountpoint)
+    if args.action == "list":
+        found = ask(mount.path, "snapshots")
+        if args.json:
+            print_json(found)
+        for one in found if not args.json else ():
+            made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["made"]))
+            print(printable(f"{one['name']}  {made}  {one['objects']} objects, {one['pages']} pages"))
+        return 0
+    if args.name is None:
+        raise WrongUsage(f"{args.action} which one? Give a NAME")
+    do = {"create": "snapshot", "rollback": "rollback", "delete": "forget"}[args.action]
+    ask(mount.path, do, seconds=None, name=args.name)
+    if args.action == "rollback":
+        _drop_names(mount.path)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from overlay.check import check
+
+    report = check(args.file)
+    if args.json:
+        fields = {"objects": report.inodes, "used": report.size, "base": dict(report.base)}
+        print_json({**fields, "problems": report.problems})
+    else:
+        for problem in report.problems:
+            print(printable(f"{args.file}: {problem}"))
+        state = f"{len(report.problems)} problems" if report.problems else "clean"
+        print(printable(f"{args.file}: {state}; {report.inodes} objects, {human(report.size)}"))
+    return DATA_ERROR if report.problems else 0
+
+
+def _discard(args: argparse.Namespace) -> int:
+    from overlay.file import FileStore
+
+    if not os.path.exists(args.file):
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), args.file)
+    store = FileStore.open_file(args.file, None)  # raises unless it is a shadow that nobody uses
+    try:
+        os.unlink(args.file)
+    finally:
+        store.close()
+    return 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from overlay.compact import compact
+
+    before = os.stat(args.file).st_size
+    with _new_file(args.file, replace=True) as file:
+        compact(args.file, os.dup(file))
+    print(f"{human(before)} before, {human(os.stat(args.file).st_size)} now")
+    return 0
+
+
+_VERBS = {
+    "resize": _resize,
+    "attach": _attach,
+    "diff": _diff,
+    "export": _export,
+    "save": _save,
+    "reset": _reset,
+    "snapshot": _snapshot,
+    "check": _check,
+    "discard": _discard,
+    "compact": _compact,
+}

@@ -9,23 +9,29 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyfuse3
 import trio
 
+from dmgfs.changelist import write_records
 from dmgfs.fuse.boundary import Boundary
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.forks import ForkOperations
+from dmgfs.layertar import write_layer
 from dmgfs.lower import VolumeLower
 from overlay.disk import FileDisk
 from overlay.file import FileStore
-from overlay.overlay import Overlay
+from overlay.overlay import Frozen, Overlay
 from overlay.ram import RamStore
+from overlay.reset import Stale
+from overlay.save import save
 from overlay.store import Store
 from overlay.superblock import Base
 from overlay.tree import Tree
+from overlay.vfs import Buffer
 
 if TYPE_CHECKING:
     from dmgfs.fuse.control import Handler
@@ -33,7 +39,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SHADOW_MIN = 1 << 16
+MOST_JOBS = 2
+MOST_SNAPSHOTS = 100
+NAME_MAX = 100
 
 
 class Verbs:
@@ -62,6 +73,8 @@ class Verbs:
         self._base = base
         self._shadow = shadow
         self._since = time.time()
+        self._jobs = 0
+        self._snapshots: dict[str, tuple[float, Frozen]] = {}
 
     def handlers(self) -> "Mapping[str, Handler]":
         return {
@@ -69,6 +82,14 @@ class Verbs:
             "resize": self.resize,
             "attach": self.attach,
             "settle": self.settle,
+            "diff": self.diff,
+            "export": self.export,
+            "save": self.save,
+            "reset": self.reset,
+            "snapshot": self.snapshot,
+            "snapshots": self.snapshots,
+            "rollback": self.rollback,
+            "forget": self.forget,
         }
 
     # -- status ----------------------------------------------------------------------------------------------------------
@@ -178,3 +199,124 @@ class Verbs:
 
     def _inode(self, ino: int) -> pyfuse3.InodeT:
         return pyfuse3.ROOT_INODE if ino == self._overlay.root else pyfuse3.InodeT(ino)
+
+    # -- looking at changes and keeping them -----------------------------------------------------------------------------
+
+    async def _frozen(self, work: Callable[[Overlay], T]) -> T:
+        """`work` on what the overlay is now, in a thread, while the mount goes on."""
+        if self._jobs >= MOST_JOBS:
+            raise OSError(errno.EBUSY, f"{MOST_JOBS} others are looking at the changes already; try again later")
+        self._jobs += 1
+        try:
+            frozen = self._overlay.freeze()
+            try:
+                return await trio.to_thread.run_sync(work, frozen.view)
+            finally:
+                self._overlay.thaw(frozen)
+        finally:
+            self._jobs -= 1
+
+    async def diff(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
+        """Into the passed file, a JSON object per line; how many."""
+        with _output(files) as put:
+            return await self._frozen(lambda view: write_records(view, put))
+
+    async def export(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
+        """Into the passed file, a tar stream."""
+        with _output(files) as put:
+            return {"sockets": await self._frozen(lambda view: write_layer(view, put))}
+
+    async def save(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
+        """Into the passed file, which is empty and becomes a shadow file."""
+        if not files:
+            raise OSError(errno.EINVAL, "no file was passed")
+        opened = os.dup(files[0])
+
+        def work(view: Overlay) -> int:
+            store = FileStore(FileDisk.of(opened, str(request.get("path"))), self._base, recycle=True)
+            try:
+                return save(view, store)
+            finally:
+                store.close()
+
+        return {"objects": await self._frozen(work)}
+
+    # -- taking changes back -----------------------------------------------------------------------------------------------
+
+    async def reset(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
+        """Everything is the image's again."""
+        self._store()
+        stale = self._overlay.reset()
+        log.info("all changes are taken back: %d objects", len(stale.inodes))
+        await self._take_back(stale)
+        return {"objects": len(stale.inodes)}
+
+    async def _take_back(self, stale: Stale) -> None:
+        """The kernel forgets what it was told of these. In a thread: it may ask for pages before it gives them up."""
+
+        def work() -> None:
+            for ino in stale.inodes:
+                try:
+                    pyfuse3.invalidate_inode(self._inode(ino))
+                except OSError:
+                    continue  # it did not know it
+            for parent, name in stale.names:
+                try:
+                    pyfuse3.invalidate_entry(self._inode(parent), pyfuse3.FileNameT(name))
+                except OSError:
+                    continue
+
+        await trio.to_thread.run_sync(work)
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------------
+
+    def _named(self, request: Mapping[str, Any]) -> str:
+        name = request.get("name")
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
+            raise OSError(errno.EINVAL, f"a snapshot has a name of 1 to {NAME_MAX} characters")
+        return name
+
+    def _known(self, request: Mapping[str, Any]) -> tuple[float, Frozen]:
+        name = self._named(request)
+        if name not in self._snapshots:
+            raise OSError(errno.ENOENT, f"there is no snapshot {name}; `dmgfs shadow snapshot list` shows them")
+        return self._snapshots[name]
+
+    async def snapshot(self, request: Mapping[str, Any], files: Sequence[int]) -> None:
+        """name: of the new one."""
+        name = self._named(request)
+        if not isinstance(self._store(), RamStore):
+            raise OSError(
+                errno.ENOTSUP, "snapshots are for shadows in memory; `dmgfs shadow save` copies one in a file"
+            )
+        if name in self._snapshots:
+            raise OSError(errno.EEXIST, f"there is a snapshot {name} already")
+        if len(self._snapshots) >= MOST_SNAPSHOTS:
+            raise OSError(errno.ENOSPC, f"there are {MOST_SNAPSHOTS} snapshots already")
+        self._snapshots[name] = time.time(), self._overlay.freeze()
+
+    async def snapshots(self, request: Mapping[str, Any], files: Sequence[int]) -> list[dict[str, Any]]:
+        found = self._snapshots.items()
+        return [{"name": name, "made": made, **frozen.view.count()} for name, (made, frozen) in found]
+
+    async def rollback(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
+        """name: the snapshot that the mount becomes again; it stays."""
+        _, frozen = self._known(request)
+        stale = self._overlay.go_back(frozen)
+        await self._take_back(stale)
+        return {"objects": len(stale.inodes)}
+
+    async def forget(self, request: Mapping[str, Any], files: Sequence[int]) -> None:
+        """name: of the snapshot that is let go."""
+        _, frozen = self._known(request)
+        del self._snapshots[self._named(request)]
+        self._overlay.thaw(frozen)
+
+
+@contextmanager
+def _output(files: Sequence[int]) -> Iterator[Callable[[Buffer], object]]:
+    """Writes to the first passed file, a pipe perhaps; in large pieces."""
+    if not files:
+        raise OSError(errno.EINVAL, "no file was passed")
+    with os.fdopen(os.dup(files[0]), "wb", buffering=1 << 18) as output:
+        yield output.write

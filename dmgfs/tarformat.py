@@ -1,0 +1,104 @@
+"""Headers of a tar stream in POSIX pax format: names, sizes and dates of any length fit, extended attributes are written
+as GNU tar and libarchive do (SCHILY.xattr).
+
+Rule: names and attribute values go out as the bytes they are. (The standard library's tarfile would mark binary values with
+a keyword that makes GNU tar complain about every file, hence our own headers.)
+"""
+
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+
+from overlay.vfs import Attr
+
+RECORD = 512
+END = 2 * RECORD
+BLOCKING = 10240
+_NAME_ROOM = 100
+HARD_LINK, _EXTENDED = b"1", b"x"
+TYPES = {
+    stat.S_IFREG: b"0",
+    stat.S_IFLNK: b"2",
+    stat.S_IFCHR: b"3",
+    stat.S_IFBLK: b"4",
+    stat.S_IFDIR: b"5",
+    stat.S_IFIFO: b"6",
+}
+"""File types that tar has; there is none for sockets."""
+
+_HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 8s 32s 32s 8s 8s 155s 12x")
+
+
+def xattr_records(xattrs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """What `header` takes as `extra`. A keyword ends at its =, so such a name cannot be written."""
+    return {b"SCHILY.xattr." + name: value for name, value in xattrs if b"=" not in name}
+
+
+def header(
+    name: bytes,
+    kind: bytes,
+    attr: Attr,
+    owner: tuple[int, int],
+    *,
+    size: int = 0,
+    link: bytes = b"",
+    extra: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """The header of one object, preceded by what does not fit into it."""
+    records = dict(extra or {})
+    texts = ((b"path", name), (b"linkpath", link))
+    records |= {keyword: text for keyword, text in texts if len(text) > _NAME_ROOM or not text.isascii()}
+    for keyword, number, digits in ((b"uid", owner[0], 7), (b"gid", owner[1], 7), (b"size", size, 11)):
+        if number >= 8**digits:
+            records[keyword] = b"%d" % number
+    mtime = attr.mtime_ns // 1_000_000_000
+    if not 0 <= mtime < 8**11:
+        records[b"mtime"] = b"%d" % mtime
+    parts = []
+    if records:
+        body = b"".join(_pax(keyword, value) for keyword, value in records.items())
+        parts.append(_packed(b"./PaxHeaders/" + name[:80], _EXTENDED, 0o644, (0, 0), len(body), 0, b"", 0))
+        parts.append(body + bytes(-len(body) % RECORD))
+    device = attr.rdev if kind in (TYPES[stat.S_IFCHR], TYPES[stat.S_IFBLK]) else 0
+    parts.append(_packed(name, kind, stat.S_IMODE(attr.mode), owner, size, mtime, link, device))
+    return b"".join(parts)
+
+
+def _pax(keyword: bytes, value: bytes) -> bytes:
+    """One record: its own length in decimal, keyword, value."""
+    rest = b" " + keyword + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while len(b"%d" % length) + len(rest) != length:
+        length = len(b"%d" % length) + len(rest)
+    return b"%d" % length + rest
+
+
+def _packed(
+    name: bytes, kind: bytes, mode: int, owner: tuple[int, int], size: int, mtime: int, link: bytes, device: int
+) -> bytes:
+    """A ustar header; what does not fit is cut, the record before it has the whole."""
+
+    def octal(number: int, digits: int) -> bytes:
+        return b"%0*o\0" % (digits, number if 0 <= number < 8**digits else 0)
+
+    fields = (
+        name[:_NAME_ROOM],
+        octal(mode, 7),
+        octal(owner[0], 7),
+        octal(owner[1], 7),
+        octal(size, 11),
+        octal(mtime, 11),
+        b" " * 8,
+        kind,
+        link[:_NAME_ROOM],
+        b"ustar\00000",
+        b"",
+        b"",
+        octal(os.major(device), 7),
+        octal(os.minor(device), 7),
+        b"",
+    )
+    header = bytearray(_HEADER.pack(*fields))
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)

@@ -1,0 +1,64 @@
+"""Back to what was: to the lower, or to a frozen copy. What the kernel was told of the difference is stale then.
+
+Rule: objects that the kernel holds and that are no more live on without a name, as after unlink, until it lets them go.
+"""
+
+from collections.abc import Callable, Iterable
+from stat import S_ISDIR
+from typing import NamedTuple
+
+from overlay.change import Change, Drop, Put, Shut
+from overlay.state import State
+from overlay.tree import Directory, Tree
+
+
+class Stale(NamedTuple):
+    """inodes: objects that may be different now. names: (directory, name) that may lead elsewhere, or nowhere."""
+
+    inodes: list[int]
+    names: list[tuple[int, bytes]]
+
+
+def stale(trees: Iterable[Tree]) -> Stale:
+    """All that these trees know."""
+    inodes: dict[int, None] = {}
+    names: dict[tuple[int, bytes], None] = {}
+    for tree in trees:
+        for ino, node in tree.nodes.items():
+            inodes[ino] = None
+            if isinstance(node.body, Directory):
+                names |= dict.fromkeys((ino, own.name) for own in node.body.added.values())
+                names |= dict.fromkeys((ino, name) for name in node.body.whiteouts)
+    return Stale(list(inodes), list(names))
+
+
+def to_lower(state: State) -> Stale:
+    """Nothing is changed any more. The one operation is as large as the tree: EFBIG from a store that cannot take it."""
+    found = stale([state.tree])
+    state.commit(_removal(state, lambda ino: True))
+    return found
+
+
+def to_copy(state: State, moment: int) -> Stale:
+    """As it was when the copy was made, which stays. For a store in memory: nothing is recorded."""
+    copy = state.frozen[moment]
+    found = stale([state.tree, copy])
+    state.commit(_removal(state, lambda ino: ino not in copy.nodes))
+    state.go_back(moment)
+    for ino in [ino for ino, node in state.tree.nodes.items() if not node.attr.nlink and not state.holds[ino]]:
+        state.drop(ino)  # open without a name then
+    return found
+
+
+def _removal(state: State, goes: Callable[[int], bool]) -> Change:
+    change = Change(removing=True)
+    for ino, node in state.tree.nodes.items():
+        if not goes(ino):
+            continue
+        if state.is_lower(ino) or not state.holds[ino]:
+            change.items.append(Drop(ino))
+            continue
+        change.items.append(Put(node.attr._replace(nlink=0), 0))
+        if S_ISDIR(node.attr.mode):
+            change.items.append(Shut(ino))
+    return change
