@@ -42,7 +42,7 @@ SUMMARY = "mount an image on a directory"
 
 USAGE, DATA_ERROR, SOFTWARE, OS_ERROR, NO_PERMISSION = 64, 65, 70, 71, 77
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 32 << 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--force-base", action="store_true", help="take a shadow file that was made over another image")
     add("--preallocate", metavar="SIZE", help="reserve room for the shadow file")
     add("--late-shadow", action="store_true", help="read-only until `dmgfs shadow attach`, which needs no root then")
-    add("--cache", metavar="SIZE", help="memory for decoded chunks, default 64M")
+    add("--cache", metavar="SIZE", help="memory for decoded chunks, default 32M")
     add(
         "--owners",
         metavar="on|off|UID:GID",

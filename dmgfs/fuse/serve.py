@@ -3,6 +3,7 @@
 Rule: what can fail fails here, before the kernel is asked for anything: a damaged image leaves no mount behind.
 """
 
+import ctypes
 import errno
 import logging
 import os
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 
 PLAIN = Extras()
+
+_M_ARENA_MAX = -8  # of malloc.h
 
 
 class Shadow(NamedTuple):
@@ -65,6 +68,7 @@ def serve(
     before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
+    one_heap()
     with (
         open_image() as image,
         extras.scaffold(path, image.path, kernel_words) as scaffold,
@@ -135,6 +139,15 @@ def serve(
         finally:
             overlay.close()
         log.info("%s is unmounted", path)
+
+
+def one_heap() -> None:
+    """All threads take memory from one heap. glibc gives every thread its own, and chunks that one thread decodes and another
+    lets go of leave each of them full of holes: a fifth more memory (measured)."""
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (OSError, AttributeError):
+        pass  # another C library: its heap is its own business
 
 
 def workers() -> int:
