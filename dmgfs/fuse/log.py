@@ -5,7 +5,9 @@ Rules that hold here:
 - a log that cannot be written loses lines, it neither waits nor fails.
 """
 
+import errno
 import logging
+import os
 import socket
 import sys
 from typing import Literal
@@ -16,6 +18,7 @@ Target = str | Literal["stderr", "syslog", "none"]
 
 SYSLOG = "/dev/log"
 _DAEMON = 3 << 3
+_NOBODY_WAITS = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 _SEVERITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
@@ -51,6 +54,7 @@ def open_log(target: Target | None, *, foreground: bool) -> None:
             handler = logging.NullHandler()  # no syslog here, and nobody asked for one
     else:
         handler = _handler(target)
+    handler.addFilter(_is_news)
     stamp = "" if isinstance(handler, Syslog) else "%(asctime)s "
     handler.setFormatter(logging.Formatter(f"{stamp}%(levelname)s %(message)s"))
     root = logging.getLogger()
@@ -58,6 +62,12 @@ def open_log(target: Target | None, *, foreground: bool) -> None:
     root.setLevel(logging.INFO)
     logging.raiseExceptions = False
     logging.getLogger(FSTYPE).debug("log opened")  # the first record imports what formatting needs
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """pyfuse3 calls it an error when nobody waits for an answer any more: of those who read while the mount was taken away
+    under them. Nothing is wrong then."""
+    return not (record.name.startswith("pyfuse3") and record.getMessage().endswith(_NOBODY_WAITS))
 
 
 def _handler(target: Target) -> logging.Handler:
