@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from dmgfs.cli import main
 from dmgfs.errors import CorruptImage, Unsupported
-from dmgfs.fuse import boundary, serve
+from dmgfs.fuse import boundary, extras
 from dmgfs.fuse.operations import DmgOperations
 from dmgfs.lower import VolumeLower
 from dmgfs.source import Cold, Load
@@ -78,7 +78,7 @@ def end_the_loop_once() -> None:
 
 
 def install() -> None:
-    serve.VolumeLower = Failing  # type: ignore[misc]
+    extras.VolumeLower = Failing  # type: ignore[misc]
     end_the_loop_once()
 
 
