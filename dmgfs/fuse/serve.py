@@ -142,8 +142,8 @@ def serve(
 
 
 def one_heap() -> None:
-    """All threads take memory from one heap. glibc gives every thread its own, and chunks that one thread decodes and another
-    lets go of leave each of them full of holes: a fifth more memory (measured)."""
+    """All threads take memory from one heap. glibc gives every thread its own, and chunks that one thread decodes and
+    another lets go of leave each of them full of holes: a fifth more memory (measured)."""
     try:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     except (OSError, AttributeError):
