@@ -67,6 +67,27 @@ def test_every_partition_map_and_volume_is_what_the_index_says(entries, corpus_i
     assert looked_at >= 70
 
 
+def test_every_disk_is_the_one_that_others_decoded(entries, corpus, corpus_image) -> None:
+    """Whatever is on it: also disks of sparse images and bundles, of encrypted ones, and of volumes that we do not read."""
+    looked_at = 0
+    for entry in entries:
+        if "manifest" not in entry:
+            continue
+        manifest = (corpus / "manifests" / entry["manifest"]).read_text()
+        decoded = re.search(r"^# decoded raw: (\d+) bytes sha256 (\w+)", manifest, re.MULTILINE)
+        image = opened(entry, corpus_image) if decoded else None
+        if decoded is None or image is None:
+            continue
+        with image:
+            disk = image.container.disk
+            digest = hashlib.sha256()
+            for at in range(0, disk.size, 1 << 20):
+                digest.update(disk.read(at, min(1 << 20, disk.size - at)))
+            assert (disk.size, digest.hexdigest()) == (int(decoded[1]), decoded[2]), entry["name"]
+            looked_at += 1
+    assert looked_at >= 75
+
+
 def test_every_hfs_volume_has_the_numbers_that_the_index_says(entries, corpus_image) -> None:
     looked_at = 0
     for entry in entries:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.manifest import read_manifest
+from exercise.shown import disagreements
 
 from dmgfs.cli.tree import Tree
 from dmgfs.image import open_image
@@ -30,6 +32,9 @@ IMAGES = [
     "penguin359_hfsplus-rs__hfsp-small.img",
     "sparkle-project_Sparkle__SparkleTestCodeSignApp.dmg",
 ]
+
+VOLUMES = 55
+"""Images of the corpus with a volume that we read."""
 
 
 def sha256(content: Content) -> str:
@@ -65,6 +70,30 @@ def test_the_folder_is_the_volume(run, corpus_image, tmp_path: Path, name: str) 
     root = os.fsencode(tmp_path / "out")
     extracted = {os.path.relpath(os.path.join(at, name), root) for at, d, f in os.walk(root) for name in [*d, *f]}
     assert extracted == paths - {b""}
+
+
+def test_every_folder_is_what_the_manifest_says(
+    run, corpus: Path, corpus_index: list[dict[str, Any]], corpus_image, tmp_path: Path
+) -> None:
+    """All volumes, of encrypted images too: names, types, contents, targets, attributes and resource forks."""
+    room = largest_attribute(tmp_path)
+    secret = tmp_path / "passphrase"
+    found = []
+    compared = 0
+    for entry in corpus_index:
+        locked = "enc-v" in entry["features"] and "password" not in entry
+        if locked or not any(kind in entry["features"] for kind in ("HFS+[", "HFSX[", "HFS[")):
+            continue
+        secret.write_text(entry.get("password", "") + "\n")
+        options = ["--passphrase-file", secret] if "password" in entry else []
+        out = tmp_path / "out" / entry["name"]
+        said = run("extract", corpus_image(entry["name"]), "-C", out, "--no-owners", *options)
+        assert said.code == 0, (entry["name"], said.err)
+        rows = read_manifest(corpus / "manifests" / f"{entry['name']}.tsv")
+        found += [f"{entry['name']}: {what}" for what in disagreements(out, rows, room)]
+        compared += 1
+    assert found == []
+    assert compared == VOLUMES
 
 
 def largest_attribute(folder: Path) -> int:

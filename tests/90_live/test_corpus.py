@@ -1,21 +1,19 @@
 """Real images through a real mount: whatever HFS+, HFSX or HFS volume the corpus holds must show what independent readers
 found in it, and everything else must end in one clear line, the right exit code, at once and in little memory.
-
-Manifests are taken literally but for what they cannot know: a mount hides private metadata items and a compressed file's
-own attributes, shows names composed, and some hard links were beyond the reader that wrote the manifest.
 """
 
 import hashlib
 import json
 import os
 import stat
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from builders.manifest import decomposed, read_manifest
 from exercise.mounted import dmgfs, is_mounted, mounted
+from exercise.shown import disagreements
 from exercise.trees import digest, paths
 
 pytestmark = [pytest.mark.kernel, pytest.mark.corpus]
@@ -26,40 +24,6 @@ INDEX = CORPUS / "index.json"
 IMAGES: list[dict[str, Any]] = json.loads(INDEX.read_text()) if INDEX.exists() else []
 
 SMALL = 200 << 20
-PRIVATE = (
-    "\u2400\u2400\u2400\u2400HFS+ Private Data",
-    ".HFS+ Private Directory Data\r",
-    ".journal",
-    ".journal_info_block",
-)
-LEFT_OUT = ("Desktop", "Desktop DB", "Desktop DF")
-"""The Finder's own files, which the reference reader of HFS standard leaves out."""
-
-XATTR_LIMIT = 64 << 10
-
-
-class Row(NamedTuple):
-    """A line of a manifest. type: f file, d directory, l symbolic link, x attribute or [rsrc]."""
-
-    type: str
-    size: int
-    sha256: str
-    path: str
-    attribute: str
-
-
-def manifest(name: str) -> list[Row]:
-    rows = []
-    for line in (CORPUS / "manifests" / f"{name}.tsv").read_text().splitlines():
-        if not line.startswith("#"):
-            kind, size, sha256, path, *attribute = line.split("\t")
-            plain = path.encode("latin-1", "backslashreplace").decode("unicode_escape")
-            rows.append(Row(kind, int(size), sha256, decomposed(plain), attribute[0] if attribute else ""))
-    return rows
-
-
-def decomposed(name: str) -> str:
-    return unicodedata.ucd_3_2_0.normalize("NFD", name)
 
 
 def holds_volume(entry: dict[str, Any]) -> bool:
@@ -101,75 +65,8 @@ def test_a_volume_shows_what_is_in_it(
         secret.write_text(entry["password"] + "\n")
         options = ["--passphrase-file", secret]
     with mounted(image, tmp_path / "mnt", *options) as root:
-        assert sorted(disagreements(root, manifest(entry["name"]))) == []
+        assert sorted(disagreements(root, read_manifest(CORPUS / "manifests" / f"{entry['name']}.tsv"))) == []
     assert digest(os.fsencode(image)) == before
-
-
-def disagreements(root: Path, rows: list[Row]) -> list[str]:
-    """One line per difference between the mount and the manifest."""
-    found = []
-    expected = {row.path: row for row in rows if row.type != "x" and not is_private(row.path)}
-    hidden = {row.sha256 for row in rows if row.type == "f" and is_private(row.path)}
-    actual = {
-        decomposed(os.fsdecode(path)): os.path.join(os.fsencode(root), path) for path in paths(os.fsencode(root))
-    }
-    found += [f"{path!a} is missing" for path in expected.keys() - actual.keys()]
-    found += [f"{path!a} is not in the manifest" for path in actual.keys() - expected.keys() - set(LEFT_OUT)]
-    for path in expected.keys() & actual.keys():
-        found += [f"{path!a}: {what}" for what in compare(actual[path], expected[path], hidden)]
-    for row in rows:
-        if row.type == "x" and row.path in actual:
-            found += [f"{row.path!a}: {what}" for what in compare_attribute(actual[row.path], row)]
-    return found
-
-
-def is_private(path: str) -> bool:
-    return path.split("/")[0] in PRIVATE
-
-
-def compare(path: bytes, row: Row, hidden: set[str]) -> list[str]:
-    status = os.lstat(path)
-    kinds = {stat.S_IFREG: "f", stat.S_IFDIR: "d", stat.S_IFLNK: "l"}
-    kind = kinds.get(stat.S_IFMT(status.st_mode), "another type")
-    if kind != row.type:
-        return [f"type is {kind}, must be {row.type}"]
-    if kind == "d":
-        return []
-    if kind == "l":
-        found = hashlib.sha256(os.readlink(path)).hexdigest()
-        return [] if found == row.sha256 else [f"target is {os.readlink(path)!r}, must have sha256 {row.sha256}"]
-    found = digest(path)
-    if row.sha256.startswith("ERR"):
-        # The reference reader did not follow this hard link: it must be one of the inodes of the private folder.
-        return (
-            [] if found in hidden and status.st_nlink > 1 else ["is no hard link to an inode of the private folder"]
-        )
-    if status.st_size != row.size:
-        return [f"size is {status.st_size}, must be {row.size}"]
-    return [] if found == row.sha256 else [f"sha256 is {found}, must be {row.sha256}"]
-
-
-def compare_attribute(path: bytes, row: Row) -> list[str]:
-    if row.attribute == "com.apple.decmpfs":
-        hidden = "user.com.apple.decmpfs" not in os.listxattr(path)
-        return [] if hidden else ["com.apple.decmpfs of a compressed file shows"]
-    if row.attribute == "[type/creator]":
-        shown = "user.com.apple.FinderInfo" in os.listxattr(path)
-        found = os.getxattr(path, "user.com.apple.FinderInfo")[:8].hex() if shown else "00" * 8
-        return [] if found == row.sha256 else [f"type and creator are {found}, must be {row.sha256}"]
-    if os.path.islink(path):
-        return []  # Linux does not ask a FUSE file system for attributes of symbolic links
-    name = "com.apple.ResourceFork" if row.attribute == "[rsrc]" else row.attribute
-    if not name.startswith(("user.", "trusted.", "security.")):  # those come from Linux and stay what they were
-        name = "user." + name
-    if row.size > XATTR_LIMIT:
-        return [f"{name} shows and cannot be read"] if name in os.listxattr(path) else []
-    try:
-        value = os.getxattr(path, name)
-    except OSError as error:
-        return [f"{name}: {error.strerror}"]
-    same = len(value) == row.size and hashlib.sha256(value).hexdigest() == row.sha256
-    return [] if same else [f"{name} has {len(value)} bytes, must have {row.size} with sha256 {row.sha256}"]
 
 
 MACOS_SAW = "deploymenttheory_go-apfs-v2__hfs-manifest.json"
