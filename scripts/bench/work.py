@@ -138,6 +138,7 @@ def random_reads(meter: Meter, images: Path) -> Measure:
 
 def first_byte(meter: Meter, images: Path) -> Measure:
     descriptor = os.open(meter.mount.path / "huge", os.O_WRONLY)
+    FREE_BEFORE[meter.mount] = _free(meter.mount.path)
     try:
         with meter.running():
             os.pwrite(descriptor, b"!", 512 << 20)
@@ -146,22 +147,21 @@ def first_byte(meter: Meter, images: Path) -> Measure:
         os.close(descriptor)
 
 
+FREE_BEFORE: dict[Mount, int] = {}
+
+
 def growth(meter: Meter, images: Path) -> Measure:
-    """Of the store since the mount, in KiB: after the first byte that is its whole price."""
+    """Of the store by that byte, in KiB."""
     if meter.mount.upper is not None:
         used = int(subprocess.check_output(["du", "-s", "-B1", meter.mount.upper]).split()[0])
     else:
-        below = os.statvfs(meter.mount.path)
-        used = STORE_BEFORE[meter.mount] - below.f_bavail * below.f_frsize
+        used = FREE_BEFORE[meter.mount] - _free(meter.mount.path)
     return Measure(used / 1024, 0.0, 0.0)
 
 
-STORE_BEFORE: dict[Mount, int] = {}
-
-
-def note_store(mount: Mount) -> None:
-    status = os.statvfs(mount.path)
-    STORE_BEFORE[mount] = status.f_bavail * status.f_frsize
+def _free(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def creating(meter: Meter, images: Path) -> Measure:
