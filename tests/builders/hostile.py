@@ -85,7 +85,10 @@ def udif_nested(folder: Path) -> Path:
     return udif(folder, Piece("zlib", GOOD), xml=lambda _: text + b"</dict></plist>")
 
 
-LIST = b'<?xml version="1.0"?><plist><dict><key>resource-fork</key><dict><key>blkx</key><array>%s</array></dict></dict></plist>'
+LIST = (
+    b'<?xml version="1.0"?><plist><dict><key>resource-fork</key>'
+    b"<dict><key>blkx</key><array>%s</array></dict></dict></plist>"
+)
 
 
 @hostile
