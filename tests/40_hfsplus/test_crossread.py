@@ -13,6 +13,9 @@ find in them what we find, as far as they know the feature.
 | folder hard links                  | yes  | inode    | yes            | no    |
 | a journal that waits               | told | no       | no             | no    |
 
+The Linux driver has its own comparison, of volumes that it wrote itself (scripts/fixtures/judge.py: overflow extents of
+files, inline attributes, file hard links); it knows none of the rest.
+
 fsck does not look into compressed files. decmpfs 1 none of these readers knows. The Sleuth Kit gives up on the contents of
 a file whose attributes have a fork. libfshfs mixes up the forks where both overflow. "inode": libfshfs lists a hard link as
 an empty file and reads what it leads to in the private folder. "told": fsck.hfsplus on Linux checks info block and header
