@@ -14,7 +14,7 @@ find in them what we find, as far as they know the feature.
 | a journal that waits               | told | no       | no             | no    |
 
 The Linux driver has its own comparison, of volumes that it wrote itself (scripts/fixtures/judge.py: overflow extents of
-files, inline attributes, file hard links); it knows none of the rest.
+files, inline attributes, file hard links). It is not asked here.
 
 fsck does not look into compressed files. decmpfs 1 none of these readers knows. The Sleuth Kit gives up on the contents of
 a file whose attributes have a fork. libfshfs mixes up the forks where both overflow. "inode": libfshfs lists a hard link as
