@@ -40,6 +40,9 @@ from overlay.vfs import Buffer
 SEGMENT_SLOTS = 64
 
 _CHECKPOINT_MIN = 4 << 20
+_TRIM_MIN = 1 << 20
+"""Free bytes at the end of the file that are worth a checkpoint when it is closed."""
+
 _FIRST_SIZE = (FIRST_SLOT + 2 * SEGMENT_SLOTS) * PAGE
 _CHANGE = bytes([CHANGE])
 _EMPTY = PageMap()
@@ -401,10 +404,13 @@ class FileStore:
     def close(self) -> None:
         try:
             if self._loaded and not self._read_only and not self._failed:
-                if self._log.size > max(_CHECKPOINT_MIN // 4, 2 * self._dump_size):
-                    self._checkpoint()
+                old = self._log
                 self._sync_now()
-                if tail := self._space.tail():
+                much = self._space.tail() >= _TRIM_MIN and self._disk.size > self._preallocate
+                if much or self._log.size > max(_CHECKPOINT_MIN // 4, 2 * self._dump_size):
+                    self._checkpoint()
+                    self._sync_now()
+                if self._log is not old and (tail := self._space.tail()):  # no record refers to what is cut off
                     self._disk.shrink(max(self._disk.size - tail, self._preallocate))
         finally:
             self._disk.close()

@@ -371,3 +371,22 @@ def test_what_is_saved_is_the_same_in_a_file(seed: int, tmp_path) -> None:
     assert everything(again) == everything(pair.overlay)
     assert run(again.mknod(again.root, b"one more", 0o100644, 0, Caller())).ino >= pair.overlay.tree.next_ino
     again.close()
+
+
+def test_a_file_that_was_cut_off_when_it_was_closed_can_be_read(tmp_path) -> None:
+    """Its log told of pages that are gone."""
+    pair, _ = shuffled(0, case_sensitive=True)
+    path = tmp_path / "shadow"
+    for pages in (1, 5, 50, 500, 5000):
+        overlay = Overlay(pair.lower, FileStore.open_file(path, {"image": "x"}))
+        for name in (b"one", b"two"):
+            ino = run(overlay.mknod(overlay.root, name, 0o100644, 0, Caller())).ino
+            run(overlay.write(ino, 0, b"x" * 4096 * pages))
+            run(overlay.fsync())
+        for name in (b"one", b"two"):
+            run(overlay.unlink(overlay.root, name))
+        for held in overlay.held:
+            overlay.forget(held, 1)
+        overlay.close()
+        assert check(path).problems == []
+    assert path.stat().st_size < 4 << 20
