@@ -53,7 +53,9 @@ def header(
         if number >= 8**digits:
             records[keyword] = b"%d" % number
     mtime = attr.mtime_ns // 1_000_000_000
-    if not 0 <= mtime < 8**11:
+    if attr.mtime_ns % 1_000_000_000:
+        records[b"mtime"] = b"%s%d.%09d" % _signed(attr.mtime_ns)
+    elif not 0 <= mtime < 8**11:
         records[b"mtime"] = b"%d" % mtime
     parts = []
     if records:
@@ -63,6 +65,11 @@ def header(
     device = attr.rdev if kind in (TYPES[stat.S_IFCHR], TYPES[stat.S_IFBLK]) else 0
     parts.append(_packed(name, kind, stat.S_IMODE(attr.mode), owner, size, mtime, link, device))
     return b"".join(parts)
+
+
+def _signed(time_ns: int) -> tuple[bytes, int, int]:
+    """Sign, seconds and nanoseconds."""
+    return (b"-" if time_ns < 0 else b"", *divmod(abs(time_ns), 1_000_000_000))
 
 
 def _pax(keyword: bytes, value: bytes) -> bytes:

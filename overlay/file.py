@@ -40,7 +40,7 @@ from overlay.vfs import Buffer
 SEGMENT_SLOTS = 64
 
 _CHECKPOINT_MIN = 4 << 20
-_TRIM_MIN = 1 << 20
+_TRIM_MIN = 1 << 18
 """Free bytes at the end of the file that are worth a checkpoint when it is closed."""
 
 _FIRST_SIZE = (FIRST_SLOT + 2 * SEGMENT_SLOTS) * PAGE
@@ -408,6 +408,9 @@ class FileStore:
                 self._sync_now()
                 much = self._space.tail() >= _TRIM_MIN and self._disk.size > self._preallocate
                 if much or self._log.size > max(_CHECKPOINT_MIN // 4, 2 * self._dump_size):
+                    if self._spare is not None:
+                        self._space.give_unused([Extent(*self._spare)])
+                        self._spare = None
                     self._checkpoint()
                     self._sync_now()
                 if self._log is not old and (tail := self._space.tail()):  # no record refers to what is cut off

@@ -10,6 +10,7 @@ Rule: moments only grow; without any moment nothing is kept and nothing remember
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from overlay.pages import Run, is_stored
@@ -97,6 +98,20 @@ class Keeps:
             del self._born[:]
         return free
 
-    def revive(self, moment: int) -> None:
-        """The tree becomes the copy of `moment` again: what was kept for it is in use."""
-        self._kept = [kept for kept in self._kept if not kept.born <= moment < kept.died]
+    def revive(self, moment: int, slots: AbstractSet[int]) -> None:
+        """The tree becomes the copy of `moment` again, which refers to `slots`: those are in use. (Others may look as if it
+        had them, because they were in use before and after.)"""
+        kept, self._kept = self._kept, []
+        for one in kept:
+            if not one.born <= moment < one.died:
+                self._kept.append(one)
+                continue
+            start, end = one.run.slot, one.run.slot + one.run.length
+            while start < end:
+                used = start in slots
+                stop = start + 1
+                while stop < end and (stop in slots) == used:
+                    stop += 1
+                if not used:
+                    self._kept.append(Kept(one.born, one.died, Run(0, start, stop - start)))
+                start = stop

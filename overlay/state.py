@@ -282,13 +282,16 @@ class State:
             for index in range(run.length)
             if run.slot + index not in then
         ]
-        self.keeps.revive(moment)
+        self.keeps.revive(moment, then)
         tree.become(copy)
         self.store.free(self.keeps.release(gone))
         self._count_copies()
 
     def _count_copies(self) -> None:
         """What the copies take, counted afresh: nodes that the tree does not have itself, once each."""
+        if not self.frozen:
+            self.tree.alone()
+            return
         live = self.tree.nodes
         seen: set[int] = set()
         total = 0

@@ -163,6 +163,7 @@ class Tree:
         self.copies = 0
         self.freed: list[Run] = []
         self._age = 0
+        self._shares = False  # a copy of it lives
 
     def adopt(self, other: "Tree") -> None:
         """Becomes what `other` is."""
@@ -174,7 +175,13 @@ class Tree:
         copy.nodes = dict(self.nodes)
         copy.weight, copy.next_ino = self.weight, self.next_ino
         self._age += 1
+        self._shares = True
         return copy
+
+    def alone(self) -> None:
+        """None of its copies lives any more."""
+        self._shares = False
+        self.copies = 0
 
     def become(self, copy: "Tree") -> None:
         """What it was when `copy` was made, but for nodes that the copy does not have. Inode numbers that were given since
@@ -186,7 +193,7 @@ class Tree:
     def _node(self, ino: int) -> Node:
         """The node to be changed."""
         node = self.nodes[ino]
-        if node.age != self._age:
+        if self._shares and node.age != self._age:
             self.copies += node_weight(node)
             node = self.nodes[ino] = _copy(node, self._age)
         return node
@@ -251,7 +258,7 @@ class Tree:
         self.weight -= node_weight(node)
         if isinstance(node.body, File) and node.body.pages is not None:
             self.freed += [run for run in node.body.pages.walk() if is_stored(run.slot)]
-        if node.age != self._age:
+        if self._shares and node.age != self._age:
             self.copies += node_weight(node)
 
     def _name(self, item: items.Name) -> None:

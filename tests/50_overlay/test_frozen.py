@@ -122,6 +122,9 @@ def test_a_copy_takes_no_page_and_gives_back_what_only_it_had() -> None:
     assert bytes(run(copy.view.read(ino, 4096, 8192))) == b"x" * 8192
     pair.overlay.thaw(copy)
     assert pair.store.used < 20_000
+    for name in (b"file", b"a", b"x.y"):  # objects that the copy had, too
+        pair.call("unlink", parent, name)
+    assert pair.store.used == pair.overlay.tree.weigh()
     pair.end()
 
 

@@ -1,0 +1,327 @@
+"""Seeing, keeping and taking back the changes of real mounts, while they are used."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+from exercise.daemon import becomes
+from exercise.mounted import dmgfs
+
+pytestmark = pytest.mark.kernel
+
+
+def start(image: Path, place: Path, *options: str | Path) -> None:
+    ended = dmgfs("mount", image, place, *options)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def shadow(*arguments: str | Path) -> str:
+    ended = dmgfs("shadow", *arguments)
+    assert (ended.code, ended.err) == (0, "")
+    return ended.out
+
+
+def refused(*arguments: str | Path) -> str:
+    ended = dmgfs("shadow", *arguments)
+    assert ended.code != 0
+    assert len(ended.err.splitlines()) == 1
+    return ended.err
+
+
+def used(place: Path) -> int:
+    return json.loads(dmgfs("status", place, "--json").out)["shadow"]["used"]
+
+
+def change(place: Path) -> None:
+    os.unlink(place / "ReadMe")
+    (place / "other").write_bytes(b"changed")
+    os.chmod(place / "program", 0o600)
+    os.rename(place / "Folder", place / "Renamed")
+    (place / "Renamed" / "new").write_bytes(b"new\n" * 5000)
+    os.setxattr(place / "tagged", "user.mine", b"\0value")
+    os.mkfifo(place / "pipe")
+
+
+CHANGES = {
+    ("deleted", "ReadMe"),
+    ("changed", "other"),
+    ("metadata", "program"),
+    ("renamed", "Renamed"),
+    ("added", "Renamed/new"),
+    ("metadata", "tagged"),
+    ("added", "pipe"),
+}
+
+
+def facts(place: Path) -> dict[str, object]:
+    """Everything below, as stat and read show it; without times of directories, which follow from the rest."""
+    found: dict[str, object] = {}
+    for folder, folders, files in os.walk(place):
+        for name in folders + files:
+            path = Path(folder, name)
+            status = path.lstat()
+            data = os.readlink(path) if path.is_symlink() and name != "damaged link" else None
+            if stat.S_ISREG(status.st_mode):
+                data = hashlib.sha256(path.read_bytes()).hexdigest()
+            times = None if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
+            links = None if stat.S_ISDIR(status.st_mode) else status.st_nlink
+            key = (status.st_mode, status.st_uid, status.st_gid, links, times, data)
+            found[str(path.relative_to(place))] = key
+    return found
+
+
+# -- diff ---------------------------------------------------------------------------------------------------------------
+
+
+def test_diff(image, place):
+    start(image, place, "--shadow", "ram:8M")
+    assert shadow("diff", place) == ""
+    assert json.loads(shadow("diff", place, "--json")) == []
+    change(place)
+    lines = json.loads(shadow("diff", place, "--json"))
+    assert {(line["change"], line["path"]) for line in lines} == CHANGES
+    said = shadow("diff", place)
+    assert "renamed   Folder -> Renamed/\n" in said
+    assert "deleted   ReadMe\n" in said
+    assert "metadata  program  (mode)\n" in said
+
+
+def test_diff_while_the_mount_is_busy(image, place):
+    """It shows one moment, and the mount does not wait for it."""
+    start(image, place, "--shadow", "ram:64M")
+    for number in range(2000):
+        (place / f"file {number:04}").write_bytes(b"x")
+    ending = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not ending.is_set():
+            (place / f"more {number}").write_bytes(b"y" * 5000)
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(3):
+            lines = json.loads(shadow("diff", place, "--json"))
+            assert sum(line["path"].startswith("file ") for line in lines) == 2000
+    finally:
+        ending.set()
+        writer.join()
+
+
+def test_diff_of_a_mount_without_changes_to_see(image, place):
+    start(image, place)
+    assert shadow("diff", place) == ""
+
+
+# -- export -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_over_a_copy_of_the_image_is_the_mount(sensitive_image, place, tmp_path):
+    """Read with Python's tarfile, unpacked with GNU tar; whiteouts applied as container tools do."""
+    copy = tmp_path / "copy"
+    start(sensitive_image, place, "--shadow", "ram:8M")
+    shutil.copytree(
+        place, copy, symlinks=True, ignore=lambda _, names: [name for name in names if name == "damaged link"]
+    )
+    os.unlink(copy / "Folder" / "second name")
+    os.link(copy / "first name", copy / "Folder" / "second name")
+    for name in ("program", "Folder", "."):
+        os.chown(copy / name, 501, 20)
+    change(place)
+    os.unlink(place / "damaged link")
+    layer = tmp_path / "layer.tar"
+    shadow("export", place, "--tar", layer)
+    assert layer.stat().st_mode & 0o777 == 0o600
+    piped = subprocess.run(
+        [shutil.which("dmgfs") or "dmgfs", "shadow", "export", place, "--tar", "-"], capture_output=True, check=True
+    )
+    assert len(piped.stdout) == layer.stat().st_size
+    with tarfile.open(layer) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+    assert members[".wh.ReadMe"].size == 0
+    assert ".wh.Folder" in members
+    assert members["Renamed/new"].size == 20_000
+    assert members["tagged"].pax_headers["SCHILY.xattr.user.mine"] == "\0value"
+    for member in [one for one in members.values() if os.path.basename(one.name).startswith(".wh.")]:
+        gone = copy / os.path.dirname(member.name) / os.path.basename(member.name)[4:]
+        if member.name == ".wh.damaged link":
+            continue
+        assert os.path.lexists(gone)
+        shutil.rmtree(gone) if gone.is_dir() else os.unlink(gone)
+    subprocess.run(
+        ["tar", "-xpf", layer, "-C", copy, "--xattrs", "--xattrs-include=*", "--exclude=.wh.*"],
+        check=True,
+        capture_output=True,
+    )
+    got, wanted = facts(copy), facts(place)
+    assert got.keys() == wanted.keys()
+    for path in members:
+        if path in wanted and not path.endswith("damaged link"):
+            assert got[path] == wanted[path], path
+    assert os.getxattr(copy / "tagged", "user.mine") == b"\0value"
+
+
+def test_a_reader_of_the_export_that_goes_away(image, place):
+    start(image, place, "--shadow", "ram:64M")
+    (place / "big").write_bytes(os.urandom(16 << 20))
+    exporting = subprocess.Popen(
+        [shutil.which("dmgfs") or "dmgfs", "shadow", "export", place, "--tar", "-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert exporting.stdout is not None
+    exporting.stdout.read(1000)
+    exporting.stdout.close()
+    assert exporting.wait(30) != 0
+    exporting.stderr.close()
+    assert shadow("diff", place) != ""
+    os.unlink(place / "big")
+
+
+def test_an_export_into_the_mount_itself(image, place):
+    start(image, place, "--shadow", "ram:8M")
+    assert "lies in the mount itself" in refused("export", place, "--tar", place / "layer.tar")
+
+
+# -- reset --------------------------------------------------------------------------------------------------------------
+
+
+def test_reset_takes_everything_back_live(image, place):
+    start(image, place, "--shadow", "ram:8M")
+    before = facts(place)
+    inode = (place / "other").stat().st_ino
+    for _ in range(2):
+        change(place)
+        (place / "FOLDER").mkdir()
+        os.mkdir(place / "folder" / "inner")
+        facts(place)
+        with open(place / "Renamed" / "new", "rb") as opened, open(place / "other", "rb") as changed:
+            changed.read()
+            shadow("reset", place)
+            assert opened.read() == b"new\n" * 5000
+            assert os.fstat(opened.fileno()).st_nlink == 0
+            assert os.pread(changed.fileno(), 100_000, 0) == b"other\n" * 1000
+        assert facts(place) == before
+        assert not (place / "Renamed").exists()
+        assert not (place / "pipe").exists()
+        assert (place / "readme").read_bytes() == b"read me\n"
+        assert (place / "other").stat().st_ino == inode
+        assert shadow("diff", place) == ""
+    assert becomes(lambda: used(place) == 0), dmgfs("status", place).out
+
+
+def test_reset_of_a_shadow_file_lasts(image, place, tmp_path):
+    file = tmp_path / "a.shadow"
+    start(image, place, "--shadow", file)
+    before = facts(place)
+    change(place)
+    shadow("reset", place)
+    (place / "later").write_bytes(b"later")
+    assert dmgfs("unmount", place).code == 0
+    start(image, place, "--shadow", file)
+    assert {name: fact for name, fact in facts(place).items() if name != "later"} == before
+    assert "clean" not in refused("check", file)
+    assert dmgfs("unmount", place).code == 0
+    assert "clean" in shadow("check", file)
+
+
+# -- snapshots ----------------------------------------------------------------------------------------------------------
+
+
+def test_snapshots(image, place):
+    start(image, place, "--shadow", "ram:64M")
+    (place / "data").write_bytes(b"1" * 10_000_000)
+    shadow("snapshot", "create", place, "first")
+    assert used(place) < 10_100_000
+    first = facts(place)
+    with open(place / "data", "r+b") as data:
+        data.seek(5000)
+        data.write(b"2" * 5000)
+    change(place)
+    shadow("snapshot", "create", place, "second")
+    second = facts(place)
+    os.unlink(place / "data")
+    assert "there is a snapshot first already" in refused("snapshot", "create", place, "first")
+    assert "no snapshot third" in refused("snapshot", "rollback", place, "third")
+    listed = json.loads(shadow("snapshot", "list", place, "--json"))
+    assert [one["name"] for one in listed] == ["first", "second"]
+    shadow("snapshot", "rollback", place, "first")
+    assert facts(place) == first
+    shadow("snapshot", "rollback", place, "second")
+    assert facts(place) == second
+    shadow("snapshot", "delete", place, "first")
+    shadow("snapshot", "rollback", place, "second")
+    assert facts(place) == second
+    shadow("snapshot", "delete", place, "second")
+    assert shadow("snapshot", "list", place) == ""
+    assert facts(place) == second
+    shadow("reset", place)
+    assert becomes(lambda: used(place) == 0), dmgfs("status", place).out
+
+
+# -- save and the verbs about files ----------------------------------------------------------------------------------------
+
+
+def test_a_shadow_in_memory_is_saved_live_and_mounted_from_the_file(image, place, tmp_path):
+    file = tmp_path / "saved.shadow"
+    start(image, place, "--shadow", "ram:64M")
+    change(place)
+    (place / "sparse").write_bytes(b"")
+    os.truncate(place / "sparse", 1 << 30)
+    with open(place / "sparse", "r+b") as sparse:
+        sparse.seek(1 << 29)
+        sparse.write(b"middle" * 10_000)
+    saved = {name: fact for name, fact in facts(place).items() if name != "sparse"}
+    shadow("save", place, file)
+    (place / "afterwards").write_bytes(b"")
+    assert "exists already" in refused("save", place, file)
+    assert "clean" in shadow("check", file)
+    assert file.stat().st_size < 2 << 20
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert dmgfs("unmount", place).code == 0
+    start(image, place, "--shadow", file)
+    assert {name: fact for name, fact in facts(place).items() if name != "sparse"} == saved
+    with open(place / "sparse", "rb") as sparse:
+        sparse.seek(1 << 29)
+        assert sparse.read(60_001) == b"middle" * 10_000 + b"\0"
+    assert sorted(tmp_path.glob("*.partial")) == []
+
+
+def test_compact_and_discard(image, place, tmp_path):
+    file = tmp_path / "a.shadow"
+    start(image, place, "--shadow", file)
+    change(place)
+    for number in range(20):
+        (place / f"big {number}").write_bytes(os.urandom(1 << 20))
+    for number in range(20):
+        if number != 10:
+            os.unlink(place / f"big {number}")
+    now = facts(place)
+    for verb in ("compact", "discard"):
+        assert "another process is using it" in refused(verb, file)
+    assert dmgfs("unmount", place).code == 0
+    before = file.stat().st_size
+    shadow("compact", file)
+    assert file.stat().st_size < before / 2
+    start(image, place, "--shadow", file)
+    assert facts(place) == now
+    assert dmgfs("unmount", place).code == 0
+    text = tmp_path / "text"
+    text.write_text("not a shadow")
+    refused("discard", text)
+    refused("compact", text)
+    refused("check", text)
+    assert text.read_text() == "not a shadow"
+    shadow("discard", file)
+    assert not file.exists()
+    assert "No such file" in refused("discard", file)
+    assert not file.exists()
