@@ -20,7 +20,8 @@ WINDOW = 4 << 20
 """Bytes that a stream is ahead of its reader. More gained nothing, in chunks of 256 KiB as of 1 MiB (measured)."""
 
 NEAR = 1 << 20
-"""The kernel sends the parts of one sequential read side by side: a read this close to a stream's end belongs to it."""
+"""The kernel sends the parts of one sequential read side by side, and not always in order: a read belongs to a stream if its
+own length, twice, reaches the stream's end, and this at most. Small reads at random places must not look like a stream."""
 
 STREAMS_PER_FILE = 8
 
@@ -51,7 +52,7 @@ class ReadAhead:
         if not self.window or length <= 0:
             return
         end = offset + length
-        stream = _stream_near(streams, offset)
+        stream = _stream_near(streams, offset, min(2 * length, NEAR))
         if stream is None:
             streams.append(Stream(end))
             if len(streams) > STREAMS_PER_FILE:
@@ -104,7 +105,7 @@ class ReadAhead:
         stream.ahead = stream.end
 
 
-def _stream_near(streams: list[Stream], offset: int) -> Stream | None:
-    """The stream that a read at `offset` continues: the one whose end is nearest."""
-    near = [stream for stream in streams if abs(offset - stream.end) <= NEAR]
+def _stream_near(streams: list[Stream], offset: int, reach: int) -> Stream | None:
+    """The stream that a read at `offset` continues: the one whose end is nearest, within `reach`."""
+    near = [stream for stream in streams if abs(offset - stream.end) <= reach]
     return min(near, key=lambda stream: abs(offset - stream.end)) if near else None

@@ -165,3 +165,18 @@ def test_damage_ahead_is_left_to_the_reader(pool):
     for step in range(2):
         ahead.note(streams, content, step * CHUNK, CHUNK)
     assert pool.queued == []
+
+
+def test_small_reads_at_random_places_are_no_stream(pool):
+    ahead, streams, content = ReadAhead(pool, 64 << 20), [], Chunked("a", 64 << 20)
+    for offset in (0, 400 * KIB, 100 * KIB, 500 * KIB, 9000 * KIB, 8500 * KIB, 20 * KIB):
+        ahead.note(streams, content, offset, 4 * KIB)
+    assert pool.queued == []
+
+
+def test_parts_of_one_read_that_arrive_out_of_order_are_a_stream(pool):
+    ahead, streams, content = ReadAhead(pool, 64 << 20), [], Chunked("a", 64 << 20)
+    for part in (1, 0, 3, 2):
+        ahead.note(streams, content, part * 128 * KIB, 128 * KIB)
+    assert len(streams) == 1
+    assert pool.queued[:2] == [("a", 1), ("a", 2)]
