@@ -20,8 +20,8 @@ WINDOW = 4 << 20
 """Bytes that a stream is ahead of its reader. More gained nothing, in chunks of 256 KiB as of 1 MiB (measured)."""
 
 NEAR = 1 << 20
-"""The kernel sends the parts of one sequential read side by side, and not always in order: a read belongs to a stream if its
-own length, twice, reaches the stream's end, and this at most. Small reads at random places must not look like a stream."""
+"""The kernel sends the parts of one sequential read side by side, and not always in order: a read belongs to a stream if
+twice its own length reaches the stream's end, and this at most. Small reads at random places do not look like a stream."""
 
 STREAMS_PER_FILE = 8
 
