@@ -9,7 +9,7 @@ from overlay.contents import cleared_setid, truncate
 from overlay.facts import Facts
 from overlay.state import NAME_MAX, State, changed, error
 from overlay.tree import XATTR, XATTRS
-from overlay.vfs import Attr, Caller
+from overlay.vfs import Ask, Attr, Caller, Steps
 
 XATTR_CREATE = 1
 XATTR_REPLACE = 2
@@ -98,7 +98,18 @@ def _value(state: State, facts: Facts, ino: int, name: bytes) -> bytes | None:
     return facts.getxattr(ino, name) if state.is_lower(ino) else None
 
 
-def getxattr(state: State, facts: Facts, ino: int, name: bytes) -> bytes:
+def getxattr(state: State, ino: int, name: bytes) -> Steps[bytes]:
+    """Steps of its own: Linux asks for a file's capabilities at every write and exec, and there are none nearly always."""
+    if name not in acl.NAMES and ino not in state.tree.nodes and state.is_lower(ino):
+        below: bytes | None = yield Ask(state.lower.getxattr, (ino, name))
+        if ino not in state.tree.nodes:
+            if below is None:
+                raise error(errno.ENODATA)
+            return below
+    return (yield from state.steps(_getxattr, ino, name))
+
+
+def _getxattr(state: State, facts: Facts, ino: int, name: bytes) -> bytes:
     value = _value(state, facts, ino, name)
     if value is None:
         if not state.is_lower(ino) and ino not in state.tree.nodes:

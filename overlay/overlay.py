@@ -251,7 +251,7 @@ class Overlay:
 
     def getxattr(self, ino: int, name: bytes) -> Steps[bytes]:
         """ENODATA if there is none."""
-        return self._state.steps(attributes.getxattr, ino, name)
+        return attributes.getxattr(self._state, ino, name)
 
     def setxattr(
         self, ino: int, name: bytes, value: bytes, flags: int = 0, caller: Caller | None = None
