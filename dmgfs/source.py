@@ -219,6 +219,11 @@ class RunSource:
         check_range(self, offset, length, "runs")
         if length == 0:
             return b""
+        index = bisect_right(self._starts, offset) - 1
+        run = self._runs[index]
+        skip = offset - self._starts[index]
+        if skip + length <= run.length:
+            return bytes(length) if run.source is None else run.source.read(run.offset + skip, length)
         pieces = self._pieces(offset, length)
         try:
             parts = [bytes(size) if source is None else source.read(at, size) for source, at, size in pieces]

@@ -40,17 +40,19 @@ class Fork(NamedTuple):
 
 def used_extents(numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Sixteen numbers (start, count, start, count …) → pairs; the first empty extent ends the list."""
-    pairs = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-    for index, (_, count) in enumerate(pairs):
+    pairs = []
+    for index in range(0, len(numbers), 2):
+        count = numbers[index + 1]
         if count == 0:
-            return pairs[:index]
-    return pairs
+            break
+        pairs.append((numbers[index], count))
+    return tuple(pairs)
 
 
 def read_fork(data: bytes, offset: int) -> Fork:
     """The fork described by the 80 bytes at `offset` of `data`, which must hold them."""
-    logical_size, _, total_blocks, *numbers = FORK_DATA.unpack_from(data, offset)
-    return Fork(logical_size, total_blocks, used_extents(tuple(numbers)))
+    numbers = FORK_DATA.unpack_from(data, offset)
+    return Fork(numbers[0], numbers[2], used_extents(numbers[3:]))
 
 
 class Header(NamedTuple):
