@@ -9,6 +9,9 @@ Rules that hold here:
   task goes on reading; another one is woken when this one is held up inside a handler, or ends;
 - the next request is waited for inside the system call, for a moment: whoever asked once will ask again soon. Not while a
   handler waits for a worker, because only trio brings the worker's result;
+- before it sleeps, the thread looks a few times whether the next request is there. Waking a processor takes longer than
+  most answers (30 of the 60 us of a small request in a virtual machine), but looking pays only where a processor is to
+  spare, so it is given up as soon as it is in vain;
 - after so many requests in a row trio has its turn: signals and everything else goes on under any load.
 """
 
@@ -28,6 +31,35 @@ MOMENT = 2
 
 IN_A_ROW = 64
 """Requests until trio has its turn."""
+
+
+class Haste:
+    """Whether looking for the next request instead of sleeping pays. looks: how many times to look, 0 while it does not."""
+
+    LOOKS = 40  # of about a microsecond each
+    CREDIT = 8  # a look that found a request earns 1, one in vain costs 2
+    REST = 1024  # requests until it is tried again, with half the credit
+
+    def __init__(self) -> None:
+        self.looks = self.LOOKS
+        self._credit = self.CREDIT
+        self._rest = 0
+
+    def found(self) -> None:
+        if self._credit < self.CREDIT:
+            self._credit += 1
+
+    def in_vain(self) -> None:
+        if self.looks:
+            self._credit -= 2
+            if self._credit <= 0:
+                self.looks = 0
+                self._rest = self.REST
+        else:
+            self._rest -= 1
+            if not self._rest:
+                self.looks = self.LOOKS
+                self._credit = self.CREDIT // 2
 
 
 class Gate:
@@ -94,6 +126,7 @@ class Requests:
 
     def __init__(self) -> None:
         self.lowlevel = self
+        self.haste = Haste()
         self._gate = Gate()
         self._held_up = 0  # handlers that wait for something
         self._in_a_row = 0
@@ -157,7 +190,18 @@ class Requests:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLIN)
         self._in_a_row += 1
-        if self._in_a_row < IN_A_ROW and self._poll.poll(0 if self._held_up else MOMENT):
-            return
+        if self._in_a_row < IN_A_ROW:
+            poll = self._poll.poll
+            if self._held_up:
+                if poll(0):
+                    return
+            else:
+                for _ in range(self.haste.looks):
+                    if poll(0):
+                        self.haste.found()
+                        return
+                self.haste.in_vain()
+                if poll(MOMENT):
+                    return
         self._in_a_row = 0
         await trio.lowlevel.wait_readable(descriptor)

@@ -10,7 +10,7 @@ import pyfuse3
 import pytest
 import trio
 
-from dmgfs.fuse.requests import IN_A_ROW, MOMENT, Gate, Requests
+from dmgfs.fuse.requests import IN_A_ROW, MOMENT, Gate, Haste, Requests
 
 
 class Loop:
@@ -184,6 +184,7 @@ async def test_a_request_is_waited_for_only_while_nobody_waits_for_a_worker(monk
             await event.wait()
 
     loop = Loop(Requests(), handler)
+    loop.requests.haste.looks = 0
     with deadline():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(loop.main)
@@ -196,6 +197,30 @@ async def test_a_request_is_waited_for_only_while_nobody_waits_for_a_worker(monk
             await trio.testing.wait_all_tasks_blocked()
             os.close(loop.write_end)
     assert patience == [MOMENT, MOMENT, 0, 0, MOMENT]
+
+
+def test_looking_for_requests_goes_on_while_it_finds_some() -> None:
+    haste = Haste()
+    for _ in range(1000):
+        haste.in_vain()
+        haste.found()
+        haste.found()
+        haste.found()
+    assert haste.looks == Haste.LOOKS
+
+
+def test_looking_in_vain_is_given_up_and_tried_again() -> None:
+    haste = Haste()
+    for _ in range(Haste.CREDIT // 2):
+        assert haste.looks == Haste.LOOKS
+        haste.in_vain()
+    for _ in range(Haste.REST):
+        assert haste.looks == 0
+        haste.in_vain()
+    for _ in range(Haste.CREDIT // 4):
+        assert haste.looks == Haste.LOOKS
+        haste.in_vain()
+    assert haste.looks == 0
 
 
 async def test_a_cancelled_wait_at_the_gate_leaves_it_in_order() -> None:
