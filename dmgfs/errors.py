@@ -7,6 +7,7 @@ CLI alone into exit codes (the numbers are sysexits', in one table in `dmgfs/cli
      │   └─ OutOfRange      a pointer leads outside the bytes that contain it
      ├─ Unsupported         sound, but a feature we do not have, by name
      ├─ WhichPartition      the request fits several partitions, or none
+     ├─ WrongBootArgument   a word of the boot loader's makes no sense
      ├─ PassphraseNeeded    encrypted, and nobody gave a passphrase
      └─ WrongPassphrase     encrypted, and the passphrase does not open it
 """
@@ -58,6 +59,10 @@ class Unsupported(DmgError):
 
 class WhichPartition(DmgError):
     """No single partition is meant: several could be, or none is called so. The message lists them."""
+
+
+class WrongBootArgument(DmgError):
+    """A word of the kernel's command line, or a root path, makes no sense; the message says what would."""
 
 
 class PassphraseNeeded(DmgError):

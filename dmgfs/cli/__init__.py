@@ -23,6 +23,7 @@ from dmgfs.errors import (
     PassphraseNeeded,
     Unsupported,
     WhichPartition,
+    WrongBootArgument,
     WrongPassphrase,
 )
 
@@ -49,6 +50,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (CorruptImage, DATA_ERROR),
     (Unsupported, UNAVAILABLE),
     (WhichPartition, USAGE),
+    (WrongBootArgument, USAGE),
     (PassphraseNeeded, NO_PERMISSION),
     (WrongPassphrase, NO_PERMISSION),
     (DmgError, DATA_ERROR),
