@@ -1,8 +1,10 @@
-"""The options of `dmgfs mount` for what goes beyond serving: --engine, --toram, --playlist. Rules as in `options`."""
+"""The options of `dmgfs mount` for what goes beyond serving: --engine, --toram, --playlist, --liveroot. Rules as in
+`options`."""
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dmgfs.cli.options import Shadow, WrongUsage, choose, parse_shadow
@@ -31,6 +33,13 @@ def add_extra_options(parser: argparse.ArgumentParser) -> None:
         help="note what a start reads, and read it ahead the next time; auto keeps the list in a cache folder",
     )
 
+    add(
+        "--liveroot",
+        action="store_true",
+        help="fit to be a root directory: survives switch_root, shutdown's signals and a lack of memory; implies "
+        "-o allow_other,dev,suid",
+    )
+
 
 def check(args: argparse.Namespace, shadow: Shadow) -> Shadow:
     """Raises WrongUsage. The shadow to take: the kernel's overlay is there to be written to, so it has one in memory
@@ -48,6 +57,15 @@ def check(args: argparse.Namespace, shadow: Shadow) -> Shadow:
 
     print(f"dmgfs: {LOST}", file=sys.stderr)
     return shadow
+
+
+def kernel_words(args: argparse.Namespace, words: Sequence[str]) -> tuple[str, ...]:
+    """What libfuse is to be told. A live root has what a root must have, unless the contrary was said."""
+    if not args.liveroot:
+        return tuple(words)
+    from dmgfs.fuse.hardening import IMPLIED
+
+    return (*words, *(word for word in IMPLIED if word not in words and f"no{word}" not in words))
 
 
 def parse_playlist(text: str | None) -> tuple[Literal["record", "use", "auto"], str] | None:
@@ -73,7 +91,7 @@ def extras(args: argparse.Namespace, shadow: Shadow) -> "Extras":
         from dmgfs.fuse.toram import ToRam
 
         to_ram = ToRam()
-    return Extras(to_ram, _wish(args.playlist), shadow.budget if args.engine == "overlayfs" else None)
+    return Extras(to_ram, _wish(args.playlist), shadow.budget if args.engine == "overlayfs" else None, args.liveroot)
 
 
 def _wish(text: str | None) -> "Wish | None":

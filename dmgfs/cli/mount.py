@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Literal, cast
 
-from dmgfs.cli.extras import add_extra_options, check, extras
+from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.options import (
     Shadow,
     WrongUsage,
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             shadow=_shadow(args, shadow, preallocate) if chosen.overlay_budget is None else None,
             late_shadow=args.late_shadow,
             access_lists=args.acl,
-            kernel_words=words.kernel,
+            kernel_words=kernel_words(args, words.kernel),
             log_target=args.log,
             foreground=args.foreground,
             ready=ready,

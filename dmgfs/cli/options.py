@@ -24,9 +24,11 @@ DEFAULT_SHARE = 50
 OURS = frozenset(
     {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
-    | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist"}
+    | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
 )
-_SWITCHES = frozenset({"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram"})
+_SWITCHES = frozenset(
+    {"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram", "liveroot"}
+)
 
 KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}

@@ -1,5 +1,5 @@
-"""What a mount may have besides serving: the image moving into memory, a playlist, the kernel's overlay on top. `serve`
-asks here and knows nothing else of them."""
+"""What a mount may have besides serving: the image moving into memory, a playlist, the kernel's overlay on top, a life as
+root directory. `serve` asks here and knows nothing else of them."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from dmgfs.lower import View, VolumeLower
 from dmgfs.volume import Volume
 
 if TYPE_CHECKING:
+    from dmgfs.fuse.liveroot import LiveRoot
     from dmgfs.fuse.playlist import Wish
     from dmgfs.fuse.scaffold import Scaffold
     from dmgfs.fuse.toram import ToRam
@@ -29,11 +30,20 @@ class Beside(Protocol):
 @dataclass(frozen=True, slots=True)
 class Extras:
     """to_ram: with the files that it opened. playlist: what was asked for. overlay_budget: bytes for changes under the
-    kernel's overlay; None: our own."""
+    kernel's overlay; None: our own. live_root: fit to be somebody's root directory."""
 
     to_ram: "ToRam | None" = None
     playlist: "Wish | None" = None
     overlay_budget: int | None = None
+    live_root: bool = False
+
+    def make_live_root(self) -> "LiveRoot | None":
+        """Once the log is open, before any thread runs and anything else is opened. Raises ImportError."""
+        if not self.live_root:
+            return None
+        from dmgfs.fuse.liveroot import LiveRoot
+
+        return LiveRoot()
 
     @contextmanager
     def beside(self, image: "Image") -> "Iterator[list[Beside]]":

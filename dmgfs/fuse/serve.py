@@ -69,11 +69,13 @@ def serve(
     """
     open_log(log_target, foreground=foreground)
     one_heap()
+    live_root = extras.make_live_root()
     with (
         open_image() as image,
         extras.scaffold(path, image.path, kernel_words) as scaffold,
-        extras.beside(image) as beside,
+        extras.beside(image) as companions,
     ):
+        beside = [*companions, *([live_root] if live_root is not None else [])]
         chosen = image.choose(partition)
         volume = image.volume_on(chosen)
         for warning in [*image.warnings, *volume.info.warnings]:
@@ -109,6 +111,8 @@ def serve(
             base,
             shadow.name if shadow is not None else None,
         )
+        if live_root is not None:
+            live_root.keep_safe(lambda: driver.run(overlay.fsync()))
         control: Control = Control(verbs.handlers())
 
         def statistics() -> str:
@@ -133,6 +137,7 @@ def serve(
             ready=ready,
             companions=[control, *beside],
             cover=None if scaffold is None else scaffold.cover,
+            live_root=live_root,
         )
         try:
             session.run()

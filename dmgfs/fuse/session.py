@@ -4,7 +4,8 @@ Rules that hold here:
 - everything is opened, imported and allocated before the mount is ready; after that the daemon touches no path that could
   lie in its own mount, and its working directory is /;
 - SIGINT, SIGTERM and SIGHUP unmount. If the mount is busy it goes out of sight and is served until its last user leaves;
-  the same signal again ends it at once. The root directory is never unmounted by a signal;
+  the same signal again ends it at once. The root directory is never unmounted by a signal, nor is what may become one
+  (see `liveroot`);
 - an internal error never unmounts: an emptied mount point makes a running backup delete the other side. The request loop
   is begun again instead;
 - SIGUSR1 puts one line of statistics into the log.
@@ -26,6 +27,7 @@ import trio
 
 from dmgfs.fuse import mountpoint
 from dmgfs.fuse.boundary import trace
+from dmgfs.fuse.liveroot import LiveRoot
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.requests import Requests
 from dmgfs.source import forbid_blocking
@@ -58,7 +60,8 @@ class Session:
 
     statistics: makes the line for SIGUSR1. ready: called once, when the mount answers. companions: what runs beside it.
     cover: called in a thread of its own when the mount answers; it makes another file system out of it (raises OSError)
-    and returns where that is, which is the mount from then on.
+    and returns where that is, which is the mount from then on. live_root: what makes it fit to be a root directory; it is
+    one of the companions too.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Session:
         ready: Callable[[], None],
         companions: Sequence[Companion] = (),
         cover: Callable[[], str] | None = None,
+        live_root: LiveRoot | None = None,
     ) -> None:
         self._operations = operations
         self._path = path
@@ -81,6 +85,7 @@ class Session:
         self._ready = ready
         self._companions = companions
         self._cover = cover
+        self._live_root = live_root
         self._device = ""
         self._signals_seen = 0
         self._failure: str | None = None
@@ -147,6 +152,8 @@ class Session:
         os.chdir("/")
         gc.collect()
         gc.freeze()
+        if self._live_root is not None:
+            self._live_root.harden()
         self._unmount_at_end = False
         self._ready()
         log.info("serving %s", self._path)
@@ -164,13 +171,15 @@ class Session:
             pass  # only root may; it is speed, not function
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(*_ENDING, signal.SIGUSR1) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        obeyed = (*_ENDING, signal.SIGUSR1)
+        with trio.open_signal_receiver(*obeyed) as signals, _let_in(obeyed):
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 async for number in signals:
                     if number == signal.SIGUSR1:
                         log.info("%s", self._statistics())
+                    elif self._live_root is not None:
+                        nursery.start_soon(self._live_root.obey, number)
                     elif self._path == "/":
                         log.warning("%s ignored: this mount is the root directory", signal.Signals(number).name)
                     else:
@@ -200,6 +209,17 @@ class Session:
                 raise
             mountpoint.unmount(path, lazy=True)
             log.warning("%s was busy: out of sight now, and served until its last user is gone", path)
+
+
+@contextmanager
+def _let_in(signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Blocked again afterwards: one that came too late to be obeyed is sent again by trio, and would end the process before
+    it has tidied up."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 @contextmanager
