@@ -48,6 +48,13 @@ class White(NamedTuple):
     name: bytes
 
 
+class Show(NamedTuple):
+    """The lower's entry that is listed as `name` shows again. Nothing of the overlay's own may be under that name."""
+
+    parent: int
+    name: bytes
+
+
 class Shut(NamedTuple):
     """A directory was removed: it is empty for ever."""
 
@@ -124,7 +131,22 @@ class Place(NamedTuple):
 
 
 Item = (
-    Put | Drop | Name | Unname | White | Shut | Target | Xattr | Limit | Inline | Cutoff | Mark | Fill | Patch | Place
+    Put
+    | Drop
+    | Name
+    | Unname
+    | White
+    | Show
+    | Shut
+    | Target
+    | Xattr
+    | Limit
+    | Inline
+    | Cutoff
+    | Mark
+    | Fill
+    | Patch
+    | Place
 )
 
 

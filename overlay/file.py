@@ -33,7 +33,7 @@ from overlay.recovery import COUNT, FIRST_SLOT, dump, recover
 from overlay.slots import Extent
 from overlay.space import MARGIN, Space
 from overlay.store import Sync
-from overlay.superblock import Base, Superblock, decode_superblock, encode_base, encode_superblock
+from overlay.superblock import VERSION, Base, Superblock, decode_superblock, encode_base, encode_superblock
 from overlay.tree import Tree
 from overlay.vfs import Buffer
 
@@ -168,7 +168,7 @@ class FileStore:
         if self._read_only:
             return
         self._flush()  # what a killed process left in memory must not be built on before it is safe
-        if recovered.shortened or self._superblock.base != self._base:
+        if recovered.shortened or self._superblock.base != self._base or self._superblock.version != VERSION:
             highest = max(block.generation for _, block in self._found)
             self._superblock = self._superblock._replace(generation=highest, base=self._base)
             self._checkpoint()

@@ -18,7 +18,9 @@ from typing import NamedTuple
 from overlay import attributes, contents, listing, lookup, names, reset
 from overlay.frozen import Reader
 from overlay.listing import DirHandle
+from overlay.places import Places
 from overlay.reset import Stale
+from overlay.restore import restore
 from overlay.state import State
 from overlay.store import Store
 from overlay.survey import Survey
@@ -87,6 +89,11 @@ class Overlay:
     def reset(self) -> Stale:
         """All changes are taken back; what a kernel must forget. EROFS."""
         return reset.to_lower(self._state)
+
+    def restore(self, path: bytes) -> Steps[Stale]:
+        """One object, with all that is below it, is the lower's again (`overlay.restore`); what a kernel must forget.
+        EROFS, ENOENT, EBUSY."""
+        return self._state.steps(restore, Places(self._state.lower), path)
 
     def go_back(self, frozen: "Frozen") -> Stale:
         """Everything is as it was when `frozen` was made, which stays frozen; what a kernel must forget."""

@@ -20,6 +20,7 @@ from overlay.change import (
     Name,
     Place,
     Put,
+    Show,
     Shut,
     Target,
     Unname,
@@ -48,6 +49,7 @@ NONE = 0xFFFF_FFFF
 
 _KINDS: dict[type, int] = {
     Put: 1, Drop: 2, Name: 3, Unname: 4, White: 5, Shut: 6, Target: 7, Xattr: 8, Limit: 9, Inline: 10, Cutoff: 11, Mark: 12,
+    Show: 14,
 }  # fmt: skip
 _PLACE = 13
 
@@ -92,7 +94,7 @@ def _name(parts: list[bytes], item: Name) -> None:
     parts.append(item.name)
 
 
-def _bytes(parts: list[bytes], item: Unname | White | Target) -> None:
+def _bytes(parts: list[bytes], item: Unname | White | Show | Target) -> None:
     parts.append(BYTES.pack(_KINDS[type(item)], item[0], len(item[1])))
     parts.append(item[1])
 
@@ -120,8 +122,8 @@ def _mark(parts: list[bytes], item: Mark) -> None:
 
 
 _WRITERS: dict[type, Callable[[list[bytes], Any], None]] = {
-    Put: _put, Drop: _ino, Shut: _ino, Name: _name, Unname: _bytes, White: _bytes, Target: _bytes, Xattr: _xattr,
-    Limit: _number, Cutoff: _number, Inline: _inline, Mark: _mark,
+    Put: _put, Drop: _ino, Shut: _ino, Name: _name, Unname: _bytes, White: _bytes, Show: _bytes, Target: _bytes,
+    Xattr: _xattr, Limit: _number, Cutoff: _number, Inline: _inline, Mark: _mark,
 }  # fmt: skip
 
 
@@ -173,7 +175,7 @@ def _read_name(reader: _Reader) -> Name:
 def _read_bytes(reader: _Reader) -> Item:
     kind, ino, length = reader.fields(BYTES)
     data = reader.take(length)
-    return Unname(ino, data) if kind == 4 else White(ino, data) if kind == 5 else Target(ino, data)
+    return _BYTES[kind](ino, data)
 
 
 def _read_ino(reader: _Reader) -> Item:
@@ -210,7 +212,8 @@ def _read_place(reader: _Reader) -> Placed:
     return Placed(Place(ino, Run(page, slot, length)), sums, bool(safe))
 
 
+_BYTES: dict[int, Callable[[int, bytes], Item]] = {4: Unname, 5: White, 7: Target, 14: Show}
 _READERS: dict[int, Callable[[_Reader], Item | Placed]] = {
     1: _read_put, 2: _read_ino, 3: _read_name, 4: _read_bytes, 5: _read_bytes, 6: _read_ino, 7: _read_bytes,
-    8: _read_xattr, 9: _read_number, 10: _read_inline, 11: _read_number, 12: _read_mark, 13: _read_place,
+    8: _read_xattr, 9: _read_number, 10: _read_inline, 11: _read_number, 12: _read_mark, 13: _read_place, 14: _read_bytes,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """The first two slots of a shadow file: what it is, which image it belongs to, where its log begins.
 
-    0    16  magic "dmgfs shadow 1\\n\\0"        the 1 is the version of the whole format
+    0    16  magic "dmgfs shadow 2\\n\\0"        the 2 is the version of the whole format
     16    4  size of a slot (4096)
     20    4  length of the base
     24    8  generation: the greater one of the two counts
@@ -10,7 +10,8 @@
     52       base: JSON object, what identifies the image
     4092  4  CRC-32 of the 4092 bytes before
 
-Little-endian. This is dmgfs's own format and not Apple's.
+Little-endian. This is dmgfs's own format and not Apple's. Version 1 has fewer kinds of items and is the same otherwise; it
+is read, and becomes version 2 when it is opened for writing.
 """
 
 import json
@@ -22,8 +23,10 @@ from typing import NamedTuple
 from overlay.errors import NotAShadow
 from overlay.pages import PAGE
 
-MAGIC = b"dmgfs shadow 1\n\0"
+VERSION = 2
+MAGIC = b"dmgfs shadow 2\n\0"
 _FAMILY = b"dmgfs shadow "
+_VERSIONS = {_FAMILY + b"1\n\0": 1, MAGIC: VERSION}
 _HEAD = struct.Struct("<16sIIQQQI")
 _CRC = struct.Struct("<I")
 BASE_MAX = PAGE - _HEAD.size - _CRC.size
@@ -33,11 +36,14 @@ Base = Mapping[str, str | int | None]
 
 
 class Superblock(NamedTuple):
+    """version: as it was found; written is the newest."""
+
     generation: int
     log_id: int
     log_slot: int
     log_length: int
     base: Base
+    version: int = VERSION
 
 
 def encode_base(base: Base) -> bytes:
@@ -57,10 +63,13 @@ def encode_superblock(block: Superblock) -> bytes:
 
 def decode_superblock(data: bytes) -> Superblock | None:
     """None if it is torn or damaged. NotAShadow if it is nothing of ours, or of a later version."""
-    if data[: len(_FAMILY)] == _FAMILY and data[: len(MAGIC)] != MAGIC:
-        version = data[len(_FAMILY) : len(MAGIC)].strip(b"\n\0").decode("ascii", "replace")
-        raise NotAShadow(f"format version {version}, this program knows version 1 only")
-    if len(data) < PAGE or data[: len(MAGIC)] != MAGIC:
+    if data[: len(_FAMILY)] != _FAMILY:
+        return None
+    version = _VERSIONS.get(data[: len(MAGIC)])
+    if version is None:
+        found = data[len(_FAMILY) : len(MAGIC)].strip(b"\n\0").decode("ascii", "replace")
+        raise NotAShadow(f"format version {found}, this program knows 1 and {VERSION}")
+    if len(data) < PAGE:
         return None
     body, (crc,) = data[: PAGE - _CRC.size], _CRC.unpack(data[PAGE - _CRC.size : PAGE])
     if zlib.crc32(body) != crc:
@@ -74,4 +83,4 @@ def decode_superblock(data: bytes) -> Superblock | None:
         return None
     if not isinstance(base, dict):
         return None
-    return Superblock(generation, log_id, log_slot, log_length, base)
+    return Superblock(generation, log_id, log_slot, log_length, base, version)

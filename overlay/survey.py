@@ -1,21 +1,18 @@
 """Where in the merged tree the changed objects are: the ground of comparing and exporting. Looks at what changed and at
-the places of that in the lower, not at the rest; only where hard links of the lower changed it reads all of the lower's
-directories once, because nothing leads from such an object to its names.
+the places of that in the lower (`overlay.places`), not at the rest.
 
 Rule: works on a tree that does not change, with plain calls of the lower that may wait. Paths are relative to the root,
 b"" is the root itself.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from stat import S_ISDIR
 from typing import NamedTuple
 
+from overlay.places import Place, Places
 from overlay.state import State
 from overlay.tree import Node
 from overlay.vfs import Attr, Entry
-
-_BATCH = 256
 
 
 class Name(NamedTuple):
@@ -41,62 +38,22 @@ class Survey:
                 for own in directory.added.values():
                     self._own.setdefault(own.ino, []).append(Name(ino, own.name, own.ino, True))
         self._paths: dict[int, bytes | None] = {self.lower.root: b""}
-        self._wanted = {ino for ino in self.tree.nodes if state.is_lower(ino)}
-        self._links: dict[int, list[tuple[int, bytes]]] | None = None
+        self._places = Places(self.lower)
+        self._places.want(ino for ino in self.tree.nodes if state.is_lower(ino))
 
     # -- names of the lower ------------------------------------------------------------------------------------------
 
-    def lower_names(self, ino: int) -> list[tuple[int, bytes]]:
-        """All names that the lower has for `ino`, as directory and name."""
-        if ino == self.lower.root or not self.state.is_lower(ino):
-            return []
-        place = self.lower.place(ino)
-        if place is not None:
-            return [place]
-        if self._links is None:
-            self._links = self._find_links()
-        return self._links.get(ino, [])
+    def lower_names(self, ino: int) -> list[Place]:
+        """All names that the lower has for `ino`."""
+        return self._places.of(ino) if self.state.is_lower(ino) else []
 
     def want(self, inodes: AbstractSet[int]) -> None:
         """Somebody will ask for the names of these, too."""
-        if not inodes <= self._wanted:
-            self._wanted |= inodes
-            self._links = None
-
-    def _find_links(self) -> dict[int, list[tuple[int, bytes]]]:
-        """The names of the wanted objects: a walk through the lower."""
-        wanted = self._wanted
-        found: dict[int, list[tuple[int, bytes]]] = {}
-        waiting = [self.lower.root]
-        seen = {self.lower.root}
-        while waiting:
-            directory = waiting.pop()
-            for entry in self.lower_entries(directory):
-                if entry.ino in wanted:
-                    found.setdefault(entry.ino, []).append((directory, entry.name))
-                if S_ISDIR(entry.type) and entry.ino not in seen:
-                    seen.add(entry.ino)
-                    waiting.append(entry.ino)
-        return found
-
-    def lower_entries(self, ino: int) -> Iterator[Entry]:
-        """What the lower lists in directory `ino`."""
-        after: Hashable | None = None
-        while True:
-            listing = self.lower.readdir(ino, after, _BATCH)
-            yield from listing.entries
-            after = listing.next
-            if after is None:
-                return
+        self._places.want(inodes)
 
     def lower_path(self, parent: int, name: bytes) -> bytes:
         """Where the lower has it."""
-        parts = [name]
-        while parent != self.lower.root and len(parts) < 4096:
-            places = self.lower_names(parent) or [(self.lower.root, b"?")]
-            parent, name = places[0]
-            parts.append(name)
-        return b"/".join(reversed(parts))
+        return self._places.path(parent, name)
 
     # -- names that show ---------------------------------------------------------------------------------------------
 

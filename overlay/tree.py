@@ -3,9 +3,9 @@
 Rules that hold here:
 - identity is the inode, names are entries of directories; renaming a directory moves one entry;
 - in a directory no name is both the overlay's own and a visible one of the lower: the lower's is whited out first, and a
-  whiteout stays under the entry that covers it. So a removed name never comes back. Own entries are filed by the folded
-  name, because any spelling must find them; whiteouts by the spelling that the lower lists, because that names one entry
-  of the lower also where a volume holds two that fold alike;
+  whiteout stays under the entry that covers it. So a removed name comes back by a reset only. Own entries are filed by the
+  folded name, because any spelling must find them; whiteouts by the spelling that the lower lists, because that names one
+  entry of the lower also where a volume holds two that fold alike;
 - a copy shares its nodes with the tree; whichever of the tree's nodes is older than the youngest copy is copied itself
   before it changes. So copying costs an entry per node and no page;
 - the tree changes in `apply` only, which cannot fail; `weight` is what it takes in memory (pages not counted), kept by
@@ -283,6 +283,12 @@ class Tree:
                 directory.whiteouts = {item.name}
             self.weight += WHITEOUT + len(item.name)
 
+    def _show(self, item: items.Show) -> None:
+        directory = self._own_directory(item.parent)
+        if isinstance(directory.whiteouts, set) and item.name in directory.whiteouts:
+            directory.whiteouts.remove(item.name)
+            self.weight -= WHITEOUT + len(item.name)
+
     def _shut(self, item: items.Shut) -> None:
         node = self._node(item.ino)
         self.weight -= node_weight(node)
@@ -379,6 +385,7 @@ _APPLY: dict[type, Callable[[Tree, Any], None]] = {
     items.Name: Tree._name,
     items.Unname: Tree._unname,
     items.White: Tree._white,
+    items.Show: Tree._show,
     items.Shut: Tree._shut,
     items.Target: Tree._target,
     items.Xattr: Tree._xattr,

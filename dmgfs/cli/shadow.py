@@ -44,8 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     save = verb("save", "copy the changes of a live mount into a new shadow file")
     save.add_argument("mountpoint", metavar="MOUNTPOINT")
     save.add_argument("file", metavar="FILE")
-    reset = verb("reset", "take all changes of a live mount back")
+    reset = verb("reset", "take the changes of a live mount back: all, or those of one object and what is below it")
     reset.add_argument("mountpoint", metavar="MOUNTPOINT")
+    reset.add_argument(
+        "path", metavar="PATH", nargs="?", help="as the image has it, or as diff shows it; also one that was deleted"
+    )
     snapshot = verb("snapshot", "keep and find again what a shadow in memory is now")
     snapshot.add_argument("action", choices=("create", "list", "rollback", "delete"))
     snapshot.add_argument("mountpoint", metavar="MOUNTPOINT")
@@ -210,13 +213,25 @@ def _new_file(path: str, *, replace: bool = False) -> Iterator[int]:
 
 
 def _reset(args: argparse.Namespace) -> int:
-    from dmgfs.cli.control import ask, require
+    from dmgfs.cli.control import Refused, ask, require
 
     mount = require(args.mountpoint)
-    done = ask(mount.path, "reset", seconds=None)
+    if args.path is None:
+        done = ask(mount.path, "reset", seconds=None)
+    else:
+        try:
+            done = ask(mount.path, "reset", seconds=None, path=_below(args.path, mount.path))
+        except Refused as error:
+            raise OSError(error.errno, f"{args.path}: {error.strerror}", mount.path) from None
     _drop_names(mount.path)
     print(f"{done['objects']} objects are the image's again")
     return 0
+
+
+def _below(path: str, mountpoint: str) -> str:
+    """A path in the image; one that names the mount point, too, is taken as what it is."""
+    top = mountpoint.rstrip("/") + "/"
+    return path[len(top) :] if (path + "/").startswith(top) else path
 
 
 def _drop_names(path: str) -> None:

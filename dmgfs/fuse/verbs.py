@@ -244,10 +244,14 @@ class Verbs:
     # -- taking changes back -----------------------------------------------------------------------------------------------
 
     async def reset(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
-        """Everything is the image's again."""
+        """Everything is the image's again; path: this object with all that is below it."""
         self._store()
-        stale = self._overlay.reset()
-        log.info("all changes are taken back: %d objects", len(stale.inodes))
+        path = request.get("path")
+        if isinstance(path, str):
+            stale = await self._driver.run(self._overlay.restore(path.encode("utf-8", "surrogateescape")))
+        else:
+            stale = self._overlay.reset()
+        log.info("changes of %s are taken back: %d objects", ascii(path or "/")[1:-1], len(stale.inodes))
         await self._take_back(stale)
         return {"objects": len(stale.inodes)}
 

@@ -60,7 +60,7 @@ def test_a_new_file_is_private_and_comes_back(tmp_path: Path) -> None:
     before = state(tree)
     tree.close()
     assert state(Overlay(lower(), FileStore.open_file(path, BASE))) == before
-    assert path.read_bytes()[:14] == b"dmgfs shadow 1"
+    assert path.read_bytes()[:14] == b"dmgfs shadow 2"
 
 
 def test_one_user_at_a_time(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_other_files_are_left_alone(tmp_path: Path, content: bytes, recycle: boo
 
 
 def test_later_formats_links_and_folders_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "later").write_bytes(b"dmgfs shadow 2\n\0".ljust(3 * PAGE, b"?"))
-    with pytest.raises(NotAShadow, match="version 2"):
+    (tmp_path / "later").write_bytes(b"dmgfs shadow 3\n\0".ljust(3 * PAGE, b"?"))
+    with pytest.raises(NotAShadow, match="version 3"):
         FileStore.open_file(tmp_path / "later", BASE)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with refused(errno.ELOOP):
