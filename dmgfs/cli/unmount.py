@@ -34,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"dmgfs: {args.mountpoint}: {what}"), file=sys.stderr)
         return NO_INPUT
     daemon = mountpoint.daemon_below(there) if mountpoint.is_over_ours(there) else _watch(path)
+    if there.source == mountpoint.RAM_DISK and (daemon is not None or there.fstype != mountpoint.FSTYPE):
+        from dmgfs.fuse import sockets
+
+        sockets.release(path)
     try:
         try:
             mountpoint.unmount(path)

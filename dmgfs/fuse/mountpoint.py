@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 FSTYPE = "fuse.dmgfs"
 OVERLAY = "overlay"
+RAM_DISK = "dmgfs-ramdisk"
+"""Source of a RAM disk, whoever serves it."""
 _SCAFFOLD = "dmgfs-overlay"
 _BELOW = re.compile(rf"lowerdir=(?:[^,]*/)?{_SCAFFOLD}\.(\d+)\.(\d+)\.[^/,]*/lower(?:,|\Z)")
 
@@ -72,8 +74,8 @@ def scaffold_name(process: int) -> str:
 
 
 def is_ours(there: Mount) -> bool:
-    """Whether dmgfs made this mount: itself, or the kernel's overlay over it."""
-    return there.fstype == FSTYPE or is_over_ours(there)
+    """Whether dmgfs made this mount: itself, the kernel's overlay over it, or a RAM disk."""
+    return there.fstype == FSTYPE or is_over_ours(there) or there.source == RAM_DISK
 
 
 def is_over_ours(there: Mount) -> bool:
@@ -133,6 +135,16 @@ def check(mountpoint: str, *kept_visible: str) -> str:
         if os.path.realpath(file).startswith(path.rstrip("/") + "/"):
             raise OSError(errno.EBUSY, f"{file} lies in it and would be hidden; choose another directory", mountpoint)
     return path
+
+
+def mount(source: str, place: str, kind: str | None, flags: int, options: str) -> None:
+    """mount(2). Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = [None if text is None else os.fsencode(text) for text in (source, place, kind)]
+    if libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options) or None) != 0:
+        number = ctypes.get_errno()
+        what = f"mounting {kind}: {os.strerror(number)}" if kind else os.strerror(number)
+        raise OSError(number, what, place)
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:

@@ -13,7 +13,6 @@ Rules that hold here:
 What the overlay needs of the volume below is in `exactlower`.
 """
 
-import ctypes
 import errno
 import logging
 import os
@@ -79,8 +78,8 @@ class Scaffold:
         self._path = tempfile.mkdtemp(prefix=mountpoint.scaffold_name(os.getpid()), dir=parent)
         self.lower = f"{self._path}/lower"
         try:
-            _mount("tmpfs", self._path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={budget},mode=0700")
-            _mount("none", self._path, None, MS_PRIVATE, "")
+            mountpoint.mount("tmpfs", self._path, "tmpfs", MS_NOSUID | MS_NODEV, f"size={budget},mode=0700")
+            mountpoint.mount("none", self._path, None, MS_PRIVATE, "")
             for name in ("lower", "upper", "work"):
                 os.mkdir(f"{self._path}/{name}")
         except BaseException:
@@ -103,7 +102,7 @@ class Scaffold:
         for number, feature in enumerate(_FEATURES, 1):
             try:
                 options = f"{layers},{feature}metacopy=on,redirect_dir=on{self._labels}"
-                _mount(self._image, self._place, OVERLAY, self._flags, options)
+                mountpoint.mount(self._image, self._place, OVERLAY, self._flags, options)
                 break
             except OSError:
                 if number == len(_FEATURES):
@@ -132,12 +131,3 @@ class Scaffold:
             mountpoint.unmount(self._path, lazy=True)
         os.rmdir(self._path)
         self._path = ""
-
-
-def _mount(source: str, place: str, kind: str | None, flags: int, options: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    words = [None if text is None else os.fsencode(text) for text in (source, place, kind)]
-    if libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options) or None) != 0:
-        number = ctypes.get_errno()
-        what = f"mounting {kind}: {os.strerror(number)}" if kind else os.strerror(number)
-        raise OSError(number, what, place)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyfuse3
 import trio
@@ -19,9 +19,8 @@ import trio
 from dmgfs.changelist import write_records
 from dmgfs.fuse.boundary import Boundary
 from dmgfs.fuse.driver import Driver
-from dmgfs.fuse.forks import ForkOperations
+from dmgfs.fuse.operations import DmgOperations
 from dmgfs.layertar import write_layer
-from dmgfs.lower import VolumeLower
 from overlay.disk import FileDisk
 from overlay.file import FileStore
 from overlay.overlay import Frozen, Overlay
@@ -31,11 +30,11 @@ from overlay.save import save
 from overlay.store import Store
 from overlay.superblock import Base
 from overlay.tree import Tree
-from overlay.vfs import Buffer
+from overlay.vfs import Buffer, Lower
 
 if TYPE_CHECKING:
+    from dmgfs.cache import ChunkCache
     from dmgfs.fuse.control import Handler
-    from dmgfs.image import Image
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +46,34 @@ MOST_SNAPSHOTS = 100
 NAME_MAX = 100
 
 
+class Subject(Protocol):
+    """What is mounted: an image, most of the time."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def cache(self) -> "ChunkCache[Buffer]": ...
+
+
+class Spelled(Lower, Protocol):
+    """A lower that knows whether no other bytes could mean the same as a name."""
+
+    def only_spelling(self, name: bytes) -> bool: ...
+
+
 class Verbs:
     """About one mount. base: what identifies the image. shadow: what the user calls the place of the changes, None for a
     read-only mount."""
 
     def __init__(
         self,
-        image: "Image",
+        image: Subject,
         partition: str,
-        lower: VolumeLower,
+        lower: Spelled,
         overlay: Overlay,
         driver: Driver,
         boundary: Boundary,
-        operations: ForkOperations,
+        operations: DmgOperations,
         base: Base,
         shadow: str | None,
     ) -> None:
