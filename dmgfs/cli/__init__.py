@@ -4,7 +4,8 @@ Rules that hold here:
 - a verb module has SUMMARY (one line), configure(parser) and run(args) -> exit code, and costs nothing to import: what it
   needs of the engine it imports in `run`;
 - every failure ends in one line `dmgfs: IMAGE: what is wrong` on standard error and an exit code of sysexits(3);
-- `dmgfs IMAGE MOUNTPOINT` without a verb is read as mount.
+- `dmgfs IMAGE MOUNTPOINT` without a verb is read as mount;
+- called mount.dmgfs, the program keeps the conventions of mount(8): see `helper`.
 """
 
 import argparse
@@ -65,7 +66,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 """The first line that fits an exception gives its code."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse with our exit code for wrong usage, and messages in our form."""
 
     def error(self, message: str) -> "None":  # type: ignore[override]
@@ -76,6 +77,11 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    program = os.path.basename(sys.argv[0])
+    if arguments is None and program.startswith("mount."):
+        from dmgfs.cli import helper
+
+        return helper.main(program, words)
     if words and words[0] in ("-V", "--version"):
         print(f"dmgfs {__version__}")
         return 0
@@ -88,10 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USAGE
         words.insert(0, "mount")
     verb, *rest = words
+    return run_verb(verb, parser_of(verb).parse_args(rest))
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """What reads the arguments of this verb."""
     module = importlib.import_module(f"dmgfs.cli.{verb}")
-    parser = _Parser(prog=f"dmgfs {verb}", description=module.SUMMARY)
+    parser = Parser(prog=f"dmgfs {verb}", description=module.SUMMARY)
     module.configure(parser)
-    args = parser.parse_args(rest)
+    return parser
+
+
+def run_verb(verb: str, args: argparse.Namespace) -> int:
+    """The exit code. The parent of a daemon raises SystemExit instead."""
+    module = importlib.import_module(f"dmgfs.cli.{verb}")
     try:
         return int(module.run(args))
     except KeyboardInterrupt:

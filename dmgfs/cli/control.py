@@ -55,6 +55,13 @@ def ask(
     """The answer of the daemon that serves the mount on `mounted` (a resolved path). files: passed open. seconds:
     how long the answer may take, None: as long as it lasts. Raises OSError."""
     name = _patiently(lambda: os.getxattr(mounted, ATTRIBUTE), mounted)
+    return ask_daemon(name, mounted, do, files, seconds=seconds, **arguments)
+
+
+def ask_daemon(
+    name: bytes, mounted: str, do: str, files: Sequence[int] = (), /, *, seconds: float | None, **arguments: Any
+) -> Any:
+    """The same by the name of the daemon's socket, which outlives the mount as long as the daemon serves."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(SECONDS), 0))
         try:

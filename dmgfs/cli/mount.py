@@ -81,13 +81,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_extra_options(parser)
     add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.set_defaults(sloppy=False)
 
 
 def run(args: argparse.Namespace) -> int:
     from dmgfs.fuse import daemon, mountpoint
 
     try:
-        words = parse_words(args.words)
+        words = parse_words(args.words, sloppy=args.sloppy)
+        if words.remount:
+            from dmgfs.cli.remount import remount
+
+            return remount(args, words)
         merge(args, words.ours)
         shadow = parse_shadow(args.shadow or "none")
         preallocate = convert("preallocate", args.preallocate, parse_size, 0)

@@ -3,6 +3,8 @@
 Rules that hold here:
 - three kinds of -o words: ours (they mean the long option of the same name), those of mount(8) and fstab (passed to the
   kernel or ignored as mount(8) does), and libfuse's. Anything else is refused by its name;
+- a comma in a value is written `\\,` (libfuse) or within double quotes (mount(8)); a backslash takes the meaning from the
+  character after it, or with three octal digits stands for a byte, as in fstab: `\\040` is a space;
 - a long option beats the same word in -o;
 - standard library only, and nothing is opened: wrong usage ends in exit code 64 before anything happens.
 """
@@ -16,7 +18,10 @@ from dataclasses import dataclass
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
-_COMMA = re.compile(r"(?<!\\),")
+_WORD = re.compile(r'(?:\\.|"[^"]*"|[^,\\"]|["\\])+', re.DOTALL)
+_ESCAPED = re.compile(rb'\\([0-7]{3})|\\(.)|"([^"]*)"', re.DOTALL)
+
+_QUOTED = re.compile(r'"([^"]*)"')
 
 DEFAULT_SHARE = 50
 """Per cent of the memory that a shadow in RAM may take, as tmpfs."""
@@ -53,6 +58,9 @@ FSTAB = frozenset(
 )
 """Words for mount(8), for the boot scripts, or without meaning here."""
 
+OF_A_MOUNT = frozenset({"user_id", "group_id", "rootmode", "max_read", "blksize", "subtype", "fd"})
+"""What mount(8) repeats from the kernel's table when a mount is to be changed."""
+
 
 class WrongUsage(ValueError):
     """What was asked makes no sense; the message says what would."""
@@ -88,11 +96,14 @@ class Shadow:
 
 
 def parse_shadow(text: str) -> Shadow:
-    """none | ram | ram:SIZE | ram:NN% | FILE. Raises WrongUsage. A file called none or ram is written ./none, ./ram."""
+    """none | ram | ram:SIZE | ram:NN% | FILE. Raises WrongUsage. A file called none or ram is written ./none, ./ram, and so
+    is a new one whose name is a bare word: it may be a slip of the pen for a kind."""
     kind, colon, amount = text.partition(":")
     if kind in ("none", "") and not colon:
         return Shadow("none")
     if kind not in ("ram", "none") or "/" in text:
+        if not ("/" in text or "." in text or os.path.exists(text)):
+            raise WrongUsage(f"--shadow {text}: write none, ram, ram:SIZE, ram:NN% or a file; ./{text} if it is one")
         return Shadow("file", path=os.path.abspath(text))
     if kind == "none" or (colon and not amount):
         raise WrongUsage(f"--shadow {text}: write none, ram, ram:SIZE, ram:NN% or a file")
@@ -116,31 +127,52 @@ def shadow_budget(text: str, amount: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """-o taken apart. ours: value by option ("" for switches). kernel: for libfuse, as they are."""
+    """-o taken apart. ours: value by option ("" for switches). kernel: for libfuse, in its quoting. remount: change what
+    is mounted."""
 
     ours: Mapping[str, str]
     kernel: tuple[str, ...]
+    remount: bool = False
 
 
-def parse_words(lists: list[str]) -> Words:
-    """Every -o of the command line, in order; of contradicting words the last one counts. Raises WrongUsage."""
+def parse_words(lists: list[str], *, sloppy: bool = False) -> Words:
+    """Every -o of the command line, in order; of contradicting words the last one counts. Raises WrongUsage, for an
+    unknown word unless sloppy."""
     ours: dict[str, str] = {}
     kernel: dict[str, None] = {}
-    for word in (word for text in lists for word in _COMMA.split(text) if word):
+    words = [word for text in lists for word in _WORD.findall(text)]
+    remount = "remount" in words
+    for word in words:
         key, equals, value = word.partition("=")
         name = key.replace("_", "-")
         if name in OURS:
             if (name in _SWITCHES) == bool(equals):
                 raise WrongUsage(f"-o {word}: {key} takes {'no' if equals else 'a'} value")
-            ours[name] = value.replace("\\,", ",")
+            ours[name] = unquote(value)
         elif (key in KERNEL and not equals) or (key in KERNEL_VALUES and equals):
             opposite = key[2:] if key.startswith("no") else f"no{key}"
             for other in (word, opposite, {"ro": "rw", "rw": "ro", "sync": "async", "async": "sync"}.get(key, "")):
                 kernel.pop(other, None)
-            kernel[word] = None
-        elif not (key in FSTAB or key.startswith(("x-", "X-", "comment"))):
+            kernel[_QUOTED.sub(lambda match: match[1].replace(",", "\\,"), word)] = None
+        elif not (
+            sloppy
+            or word == "remount"
+            or (remount and key in OF_A_MOUNT)
+            or key in FSTAB
+            or key.startswith(("x-", "X-", "comment"))
+        ):
             raise WrongUsage(f"-o {word}: there is no such option{_suggest(key)}")
-    return Words(ours, tuple(kernel))
+    return Words(ours, tuple(kernel), remount)
+
+
+def unquote(value: str) -> str:
+    """What a quoted value means (see above)."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        octal, escaped, quoted = match.groups()
+        return bytes([int(octal, 8) & 0xFF]) if octal else escaped or quoted or b""
+
+    return os.fsdecode(_ESCAPED.sub(plain, os.fsencode(value)))
 
 
 def _suggest(key: str) -> str:

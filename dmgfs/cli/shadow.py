@@ -236,10 +236,10 @@ def _below(path: str, mountpoint: str) -> str:
 
 def _drop_names(path: str) -> None:
     """The kernel forgets all names that nobody uses: the daemon took back those that it knows the spelling of."""
-    from dmgfs.fuse.remount import make_writable
+    from dmgfs.fuse.remount import change
 
     try:
-        make_writable(path)
+        change(path, [])
     except OSError:
         return  # not root
 

@@ -1,4 +1,8 @@
-"""dmgfs unmount: take a mount away and wait until its daemon has ended, so that what follows finds everything released."""
+"""dmgfs unmount: take a mount away and wait until its daemon has ended, so that what follows finds everything released.
+
+A daemon that goes on serving is not waited for: the same is mounted elsewhere, perhaps in a namespace that we do not see.
+It is recognised by answering still.
+"""
 
 import argparse
 import errno
@@ -6,6 +10,7 @@ import os
 import select
 import sys
 import threading
+import time
 
 from dmgfs.cli.report import printable
 
@@ -14,6 +19,7 @@ SUMMARY = "unmount a directory and wait for the daemon to end"
 NO_INPUT, TEMPORARY = 66, 75
 
 ANSWER_SECONDS = 2.0
+LONGEST_SECONDS = 600.0
 MOST_HOLDERS = 10
 
 
@@ -33,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         what = "nothing is mounted there" if there is None else f"a {there.fstype} is mounted there, no image"
         print(printable(f"dmgfs: {args.mountpoint}: {what}"), file=sys.stderr)
         return NO_INPUT
-    daemon = mountpoint.daemon_below(there) if mountpoint.is_over_ours(there) else _watch(path)
+    daemon, socket = _watch(path) if there.fstype == mountpoint.FSTYPE else (mountpoint.daemon_below(there), b"")
     if there.source == mountpoint.RAM_DISK and (daemon is not None or there.fstype != mountpoint.FSTYPE):
         from dmgfs.fuse import sockets
 
@@ -49,27 +55,44 @@ def run(args: argparse.Namespace) -> int:
             mountpoint.unmount(path, lazy=True)
             return 0
         if daemon is not None:
-            select.select([daemon], [], [])
+            _await_end(daemon, socket)
     finally:
         if daemon is not None:
             os.close(daemon)
     return 0
 
 
-def _watch(path: str) -> int | None:
-    """A descriptor that becomes readable when the daemon ends; None if it does not say which process it is."""
+def _watch(path: str) -> tuple[int | None, bytes]:
+    """A descriptor that becomes readable when the daemon ends, None if it does not say which process it is; and the name
+    of its socket, empty if it does not tell us."""
     found: list[int] = []
+    sockets: list[bytes] = []
 
     def ask() -> None:
         try:
             found.append(os.pidfd_open(int(os.getxattr(path, "user.dmgfs.pid"))))
+            sockets.append(os.getxattr(path, "user.dmgfs.control"))
         except (OSError, ValueError):
             pass
 
     thread = threading.Thread(target=ask, daemon=True)  # a daemon that hangs must not keep us from unmounting it
     thread.start()
     thread.join(ANSWER_SECONDS)
-    return found[0] if found else None
+    return (found[0] if found else None), (sockets[0] if sockets else b"")
+
+
+def _await_end(daemon: int, socket: bytes) -> None:
+    """Returns when the process has ended, or is found to go on serving."""
+    from dmgfs.cli.control import SECONDS, ask_daemon
+
+    end = time.monotonic() + LONGEST_SECONDS
+    while time.monotonic() < end and not select.select([daemon], [], [], 1.0)[0]:
+        try:
+            if socket:
+                ask_daemon(socket, "", "status", seconds=SECONDS)
+                return
+        except (OSError, ValueError):
+            continue  # it is on its way out: writing its shadow, for example
 
 
 def _busy(shown: str, path: str) -> int:

@@ -28,15 +28,15 @@ def keep_standard_streams() -> None:
 
 
 def into_background(*, keep_stderr: bool = False) -> Callable[[], None]:
-    """Returns in the child, with the function to call once the mount answers. The parent never returns: it exits with 0
-    after that call, otherwise with the child's exit code."""
+    """Returns in the child, with the function to call once the mount answers. The parent raises SystemExit: with 0 after
+    that call, otherwise with the child's exit code."""
     read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
         os.close(write_end)
-        os._exit(_wait(child, read_end))
+        raise SystemExit(_wait(child, read_end))
     os.close(read_end)
 
     def ready() -> None:

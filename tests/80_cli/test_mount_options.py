@@ -87,6 +87,40 @@ def test_an_escaped_comma_belongs_to_the_value():
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"shadow=/a\,b", "/a,b"),
+        ('shadow="/a,b",ro', "/a,b"),
+        (r"shadow=/a\040b\054c", "/a b,c"),
+        (r"shadow=/a\\b", "/a\\b"),
+        (r"shadow=/\303\244", "/ä"),
+        ('shadow=/5"', '/5"'),
+        ("shadow=/a=b", "/a=b"),
+    ],
+)
+def test_values_may_be_quoted(text, value):
+    assert words(text)[0] == {"shadow": value}
+
+
+def test_quotes_of_the_kernels_words_become_libfuses():
+    assert words('context="a:c1,c2",ro')[1] == {r"context=a:c1\,c2", "ro"}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12))
+def test_any_value_can_be_said(value):
+    escaped = "".join(f"\\{letter}" if letter in ',\\"' else letter for letter in value)
+    assert words(f"shadow={escaped},ro") == ({"shadow": value}, {"ro"})
+
+
+def test_a_remount_repeats_what_the_kernel_tells():
+    parsed = parse_words(["remount,ro,user_id=0,group_id=0,default_permissions"])
+    assert parsed.remount
+    assert set(parsed.kernel) == {"ro", "default_permissions"}
+    with pytest.raises(WrongUsage, match="user_id"):
+        parse_words(["ro,user_id=0"])
+
+
+@pytest.mark.parametrize(
     ("lists", "kernel"),
     [(["ro,rw"], {"rw"}), (["rw", "ro"], {"ro"}), (["dev,nodev"], {"nodev"}), (["nosuid,suid"], {"suid"})],
 )
@@ -132,6 +166,17 @@ def test_a_long_option_beats_the_word():
     assert (args.shadow, args.cache, args.names) == ("none", "1M", "nfd")
     assert args.no_replay is True
     assert args.foreground is True
+
+
+@pytest.mark.parametrize("text", ["rom", "RAM", "rom:1G", "non", "disk"])
+def test_a_bare_word_is_no_shadow_file(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WrongUsage, match=rf"\./{text}"):
+        parse_shadow(text)
+    assert parse_shadow(f"./{text}").path == str(tmp_path / text)
+    (tmp_path / text).touch()
+    assert parse_shadow(text).path == str(tmp_path / text)
+    assert parse_shadow("changes.shadow").kind == "file"
 
 
 def test_half_the_memory_is_what_this_machine_has(monkeypatch):
