@@ -9,11 +9,13 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
 
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.options import (
     Shadow,
+    Words,
     WrongUsage,
     choose,
     convert,
@@ -114,7 +116,34 @@ def run(args: argparse.Namespace) -> int:
             return _say(f"mount: --shadow {args.shadow}: that is the image itself", USAGE)
         kept_visible.append(shadow.path)
     path = mountpoint.check(args.mountpoint, *kept_visible)
-    ready = (lambda: None) if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
+    with mountpoint.claim(path, args.mountpoint) as claimed:
+        ready = None if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
+
+        def answered() -> None:
+            claimed()
+            if "rw" in words.kernel and args.shadow is None and shadow.kind == "none" and not args.late_shadow:
+                # As mount(8) does with a source that is write-protected.
+                _say(
+                    f"{args.image}: mounted read-only: no shadow for changes; shadow=ram or shadow=FILE gives it one",
+                    0,
+                )
+            if ready is not None:
+                ready()
+
+        return _serve(args, words, shadow, path, cache_bytes, preallocate, view, answered)
+
+
+def _serve(
+    args: argparse.Namespace,
+    words: Words,
+    shadow: Shadow,
+    path: str,
+    cache_bytes: int,
+    preallocate: int,
+    view: "View",
+    ready: Callable[[], None],
+) -> int:
+    """In the process that serves, from opening the image to the end."""
     try:
         from dmgfs.fuse.serve import serve
         from dmgfs.fuse.session import MountFailed

@@ -7,11 +7,13 @@ from /proc.
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 FSTYPE = "fuse.dmgfs"
@@ -123,11 +125,7 @@ def check(mountpoint: str, *kept_visible: str) -> str:
     A directory that is not empty is allowed, as mount(8) allows it: that is how roots are made.
     """
     path = resolve(mountpoint)
-    there = mounted_at(path)
-    if there is not None and is_ours(there):
-        raise OSError(
-            errno.EBUSY, f"{there.source} is mounted there already; `dmgfs unmount {mountpoint}` first", path
-        )
+    _refuse_taken(path, mountpoint)
     if not os.path.isdir(path):
         os.stat(path)
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), mountpoint)
@@ -145,6 +143,49 @@ def mount(source: str, place: str, kind: str | None, flags: int, options: str) -
         number = ctypes.get_errno()
         what = f"mounting {kind}: {os.strerror(number)}" if kind else os.strerror(number)
         raise OSError(number, what, place)
+
+
+@contextmanager
+def claim(path: str, mountpoint: str) -> Iterator[Callable[[], None]]:
+    """Nobody else of us mounts on `path` meanwhile: until the block ends here and in every process forked within, or what
+    is yielded is called. Raises OSError(EBUSY) if somebody does, or has just done."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        descriptor = -1  # a directory that may not be read can be mounted on, and not be locked
+
+    def release() -> None:
+        nonlocal descriptor
+        if descriptor >= 0:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            except OSError:
+                pass
+            os.close(descriptor)
+            descriptor = -1
+
+    try:
+        if descriptor >= 0:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = "another dmgfs is mounting there at this moment"
+                raise OSError(errno.EBUSY, text, mountpoint) from None
+            except OSError:
+                pass  # a file system without locks
+            _refuse_taken(path, mountpoint)
+        yield release
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _refuse_taken(path: str, mountpoint: str) -> None:
+    there = mounted_at(path)
+    if there is not None and is_ours(there):
+        raise OSError(
+            errno.EBUSY, f"{there.source} is mounted there already; `dmgfs unmount {mountpoint}` first", path
+        )
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:

@@ -240,6 +240,34 @@ def test_a_place_that_is_taken(image, place):
     assert "already" in ended.err
 
 
+def test_of_several_at_the_same_moment_one_mounts(image, place):
+    attempts = [
+        subprocess.Popen([DMGFS, "mount", image, place], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    ends = [(*attempt.communicate(timeout=60), attempt.returncode) for attempt in attempts]
+    assert sorted(code for _, _, code in ends) == [0, 74, 74, 74]
+    for out, err, code in ends:
+        assert out == ""
+        assert len(err.splitlines()) == (code != 0)
+        assert code == 0 or "mounting there at this moment" in err or "mounted there already" in err
+    assert dmgfs("unmount", place).code == 0
+    assert not is_mounted(place)
+
+
+def test_writable_without_a_shadow_is_said_to_be_read_only(image, place):
+    ended = dmgfs("mount", image, place, "-o", "rw")
+    assert ended.code == 0
+    assert len(ended.err.splitlines()) == 1
+    assert "mounted read-only: no shadow for changes" in ended.err
+    with pytest.raises(OSError, match="Read-only"):
+        (place / "new").touch()
+    dmgfs("unmount", place)
+    for words in ("rw,shadow=none", "rw,shadow=ram", "rw,late-shadow", "ro", "noatime"):
+        assert dmgfs("mount", image, place, "-o", words).err == ""
+        dmgfs("unmount", place)
+
+
 def test_the_image_is_not_hidden_by_its_own_mount(image, place, tmp_path):
     assert "would be hidden" in refused(place, 74, image, tmp_path)
 
@@ -268,6 +296,7 @@ def test_a_directory_that_is_not_empty_is_covered(image, place):
         (["--shadow", "ram:-5M"], "-5M"),
         (["--shadow", "ram:1K"], "64K"),
         (["--shadow", "ram:disk"], "disk"),
+        (["--shadow", "rom"], "./rom"),
         (["--cache", "many"], "many"),
         (["--umask", "9"], "9"),
         (["--uid", "me"], "me"),

@@ -53,6 +53,14 @@ def test_by_way_of_mount_fuse(inside, image, place, kind):
     assert said(inside.run("umount", place)) == QUIET
 
 
+def test_writable_without_a_shadow_is_said_to_be_read_only(inside, image, place):
+    """mount(8) asks for rw whenever nobody asks for ro."""
+    done = inside.run("mount", "-t", "dmgfs", image, place)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"dmgfs: {image}: mounted read-only: no shadow for changes")
+    assert "ro" in inside.options(place)
+
+
 def test_verbose(inside, image, place):
     assert said(inside.run("mount", "-v", "-r", "-t", "dmgfs", image, place)) == (
         0,
