@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         kept_visible.append(shadow.path)
     path = mountpoint.check(args.mountpoint, *kept_visible)
     with mountpoint.claim(path, args.mountpoint) as claimed:
-        ready = None if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
+        ready = None if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr", leave=sys.exit)
 
         def answered() -> None:
             claimed()

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 SOFTWARE = 70
 _READY = b"R"
@@ -27,16 +28,16 @@ def keep_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def into_background(*, keep_stderr: bool = False) -> Callable[[], None]:
-    """Returns in the child, with the function to call once the mount answers. The parent raises SystemExit: with 0 after
-    that call, otherwise with the child's exit code."""
+def into_background(*, keep_stderr: bool = False, leave: Callable[[int], NoReturn] = os._exit) -> Callable[[], None]:
+    """Returns in the child, with the function to call once the mount answers. The parent leaves: with 0 after that call,
+    otherwise with the child's exit code."""
     read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
         os.close(write_end)
-        raise SystemExit(_wait(child, read_end))
+        leave(_wait(child, read_end))
     os.close(read_end)
 
     def ready() -> None:
