@@ -8,6 +8,7 @@ CLI alone into exit codes (the numbers are sysexits', in one table in `dmgfs/cli
      ├─ Unsupported         sound, but a feature we do not have, by name
      ├─ WhichPartition      the request fits several partitions, or none
      ├─ WrongBootArgument   a word of the boot loader's makes no sense
+     ├─ Unwritable          what is to be written does not fit into the format
      ├─ PassphraseNeeded    encrypted, and nobody gave a passphrase
      └─ WrongPassphrase     encrypted, and the passphrase does not open it
 """
@@ -71,3 +72,16 @@ class PassphraseNeeded(DmgError):
 
 class WrongPassphrase(DmgError):
     """No key of the image opens with the passphrase given."""
+
+
+class Unwritable(DmgError):
+    """What is to be written does not fit into the format: the message says what, and what to do. `places`: the objects,
+    one sentence each; there may be more than those."""
+
+    def __init__(self, why: str, places: "list[str] | None" = None) -> None:
+        self.why = why
+        self.places = places or []
+        super().__init__(why)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.why, self.places)

@@ -41,6 +41,7 @@ VERBS = (
     "extract",
     "verify",
     "convert",
+    "create",
     "playlist",
     "ramdisk",
 )

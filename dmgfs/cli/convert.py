@@ -6,14 +6,11 @@ Exit codes besides the usual: 73 where the output exists or is the input.
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from dmgfs.cli.report import Progress, add_progress_option, human, print_json, printable
+from dmgfs.cli.stopping import stopped_by_signals
 from dmgfs.cli.target import add_image_options, open_target
 
 if TYPE_CHECKING:
@@ -55,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dmgfs.packing import pack
 
-    with _stopped_by_signals(), open_target(args) as image:
+    with stopped_by_signals(), open_target(args) as image:
         if _is_input(args.output, image):
             return _refuse(
                 args.image, f"{args.output} is the image itself, or in it; name another file", CANNOT_CREATE
@@ -113,20 +110,3 @@ def _is_input(output: str, image: "Image") -> bool:
                 return True
         here = here.outer
     return False
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the verb as an exception does, so that what was begun is taken away."""
-    former: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        former[number] = signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

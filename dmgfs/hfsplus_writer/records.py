@@ -1,0 +1,141 @@
+"""The records of catalog and attributes tree, encoded in the order of their keys.
+
+Rule: a million of these are made, so each is one `struct` call; a test reads them back with the parser's declarations.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from dmgfs.hfsplus.structs import (
+    ATTRIBUTE_KEY,
+    CATALOG_KEY,
+    CATALOG_THREAD,
+    FILE_RECORD,
+    FILE_THREAD,
+    FOLDER_RECORD,
+    FOLDER_THREAD,
+    FORK_ATTRIBUTE,
+    HAS_FOLDER_COUNT,
+    HAS_LINK_CHAIN,
+    INLINE_ATTRIBUTE,
+    INLINE_ATTRIBUTE_HEADER,
+)
+from dmgfs.hfsplus.unicode import encode
+from dmgfs.hfsplus_writer.contents import LARGEST_INLINE
+from dmgfs.hfsplus_writer.geometry import blocks_of
+from dmgfs.hfsplus_writer.inventory import RESOURCE_FORK, Inventory
+
+Record = tuple[bytes, bytes]
+"""Key with its length field, and data."""
+
+_COMMON = ">hHII5IIIBBHI32sII"
+FOLDER = struct.Struct(_COMMON)
+FILE = struct.Struct(_COMMON + "QIIII56x" * 2)
+_FORK_OF_ATTRIBUTE = struct.Struct(">I4xQIIII56x")
+
+HAS_THREAD, HAS_ATTRIBUTES = 0x02, 0x04
+LARGEST_THREAD = CATALOG_KEY.size + CATALOG_THREAD.size
+_TYPE_BITS, _FOLDER_BITS = 0o170000, 0o040000
+_NO_FINDER_INFO = bytes(32)
+
+_ORDERED = (
+    "SELECT cnid, parent, key, name, mode, uid, gid, special, created, modified, changed, accessed, flags, finder, size,"
+    " link, counted, folders, attributed, start, resource, resource_start FROM object ORDER BY parent, key"
+)
+_THREADS = "SELECT cnid, parent, key, name, mode FROM object ORDER BY cnid"
+
+
+def catalog_size(inventory: Inventory) -> tuple[int, int, int, int]:
+    """(records, their bytes, bytes of the largest, of the largest key) of the catalog."""
+    objects, names, longest, folders = inventory.one(
+        "SELECT count(*), sum(length(coalesce(name, key))), max(length(coalesce(name, key))), sum(mode & 61440 = 16384)"
+        " FROM object"
+    )
+    threads = objects * LARGEST_THREAD + names
+    own = objects * CATALOG_KEY.size + names + folders * FOLDER.size + (objects - folders) * FILE.size
+    largest_key = CATALOG_KEY.size + longest
+    return 2 * objects, threads + own, largest_key + FILE.size, largest_key
+
+
+def catalog(inventory: Inventory, *, hfsx: bool, base: int, block_size: int) -> Iterator[Record]:
+    """All records. base: the block at which the contents begin."""
+    objects = inventory.rows(_ORDERED)
+    row = next(objects, None)
+    key_of = CATALOG_KEY.pack
+    thread_of = CATALOG_THREAD.pack
+    for cnid, parent, key, name, mode in inventory.rows(_THREADS):
+        # A folder's thread has an empty name, so it stands before its children.
+        while row is not None and row[1] < cnid:
+            yield _object(row, hfsx, base, block_size)
+            row = next(objects, None)
+        stored = key if name is None else name
+        kind = FOLDER_THREAD if mode & _TYPE_BITS == _FOLDER_BITS else FILE_THREAD
+        yield key_of(6, cnid, 0), thread_of(kind, 0, parent, len(stored) // 2) + stored
+    while row is not None:
+        yield _object(row, hfsx, base, block_size)
+        row = next(objects, None)
+
+
+def _object(row: tuple[Any, ...], hfsx: bool, base: int, block_size: int) -> Record:
+    (
+        cnid, parent, key, name, mode, uid, gid, special, created, modified, changed, accessed, flags, finder, size, link,
+        counted, folders, attributed, start, resource, resource_start,
+    ) = row  # fmt: skip
+    stored = key if name is None else name
+    record_flags = HAS_THREAD | (HAS_ATTRIBUTES if attributed else 0)
+    head = CATALOG_KEY.pack(6 + len(stored), parent, len(stored) // 2) + stored
+    dates = (created, modified, changed, accessed, 0)
+    admin, own = flags >> 16 & 0xFF, flags & 0xFF
+    finder = finder or _NO_FINDER_INFO
+    if mode & _TYPE_BITS == _FOLDER_BITS:
+        # A folder always has a thread, so nothing says so.
+        record_flags = record_flags & ~HAS_THREAD | (HAS_FOLDER_COUNT if hfsx else 0)
+        return head, FOLDER.pack(
+            FOLDER_RECORD, record_flags, counted, cnid, *dates, uid, gid, admin, own, mode, special, finder, 0,
+            folders if hfsx else 0,
+        )  # fmt: skip
+    if link is not None or counted:
+        record_flags |= HAS_LINK_CHAIN
+    return head, FILE.pack(
+        FILE_RECORD, record_flags, counted, cnid, *dates, uid, gid, admin, own, mode, special, finder, 0, 0,
+        *_fork(size, start, base, block_size), *_fork(resource, resource_start, base, block_size),
+    )  # fmt: skip
+
+
+def _fork(size: int, start: int, base: int, block_size: int) -> tuple[int, int, int, int, int]:
+    """Size, clump size, blocks, and the one extent."""
+    if not size:
+        return 0, 0, 0, 0, 0
+    blocks = -(-size // block_size)
+    return size, 0, blocks, base + start, blocks
+
+
+def attributes_size(inventory: Inventory) -> tuple[int, int, int, int]:
+    """As `catalog_size`, of the attributes tree; all 0 if there are none."""
+    fork = _FORK_OF_ATTRIBUTE.size
+    head = INLINE_ATTRIBUTE_HEADER.size
+    body = f"CASE WHEN length(value) > {LARGEST_INLINE} THEN {fork} ELSE {head} + (length(value) + 1) / 2 * 2 END"
+    records, total, largest, longest = inventory.one(
+        f"SELECT count(*), sum({ATTRIBUTE_KEY.size} + length(name) + {body}),"
+        f" max({ATTRIBUTE_KEY.size} + length(name) + {body}), max(length(name)) FROM attribute WHERE name<>?",
+        encode(RESOURCE_FORK),
+    )
+    return records, total, largest, ATTRIBUTE_KEY.size + longest
+
+
+def attributes(inventory: Inventory, *, base: int, block_size: int) -> Iterator[Record]:
+    """All records of the attributes tree."""
+    rows = inventory.rows(
+        "SELECT cnid, name, CASE WHEN length(value) > ?1 THEN NULL ELSE value END, length(value), start FROM attribute"
+        " WHERE name<>?2 ORDER BY cnid, name",
+        LARGEST_INLINE,
+        encode(RESOURCE_FORK),
+    )
+    for cnid, name, value, size, start in rows:
+        key = ATTRIBUTE_KEY.pack(ATTRIBUTE_KEY.size - 2 + len(name), 0, cnid, 0, len(name) // 2) + name
+        if value is None:
+            blocks = blocks_of(size, block_size)
+            yield key, _FORK_OF_ATTRIBUTE.pack(FORK_ATTRIBUTE, size, 0, blocks, base + start, blocks)
+        else:
+            yield key, INLINE_ATTRIBUTE_HEADER.pack(INLINE_ATTRIBUTE, size) + value
