@@ -10,25 +10,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.options import (
     Shadow,
     Words,
     WrongUsage,
-    choose,
     convert,
-    identity,
     merge,
-    octal,
-    parse_owners,
     parse_shadow,
     parse_size,
     parse_words,
 )
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
+from dmgfs.cli.view import add_view_options, view_of
 from dmgfs.errors import DmgError
 from overlay.errors import ShadowError, ShadowInUse
 
@@ -61,17 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--preallocate", metavar="SIZE", help="reserve room for the shadow file")
     add("--late-shadow", action="store_true", help="read-only until `dmgfs shadow attach`, which needs no root then")
     add("--cache", metavar="SIZE", help="memory for decoded chunks, default 32M")
-    add(
-        "--owners",
-        metavar="on|off|UID:GID",
-        help="whose files they are: as recorded (on, the default for root), all yours (off, the default for others), or "
-        "all of that user and group",
-    )
-    add("--uid", metavar="N", help="owner of what has none recorded, and of all with --owners off; default: you")
-    add("--gid", metavar="N", help="the same for the group")
-    add("--umask", metavar="OCTAL", help="permissions taken away from what has none recorded, default 022")
-    add("--names", metavar="nfc|nfd", help="show names composed (default) or decomposed as the volume stores them")
-    add("--xattrs", metavar="user|raw|none", help="extended attributes as user.NAME (default), as NAME, or hidden")
+    add_view_options(parser)
     add(
         "--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports, default syslog, or stderr with -f"
     )
@@ -101,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         if shadow.kind != "file" and (args.recycle or args.force_base or preallocate):
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
-        view = _view(args)
+        view = view_of(args)
         shadow = check(args, shadow)
     except WrongUsage as error:
         return _say(f"mount: {error}", USAGE)
@@ -221,23 +208,3 @@ def _open(args: argparse.Namespace, cache_bytes: int, open_file: "OpenFile") -> 
 def _absolute(image: str) -> str:
     """The daemon leaves its working directory."""
     return image if os.path.isabs(image) else os.path.join(os.getcwd(), image)
-
-
-def _view(args: argparse.Namespace) -> "View":
-    from dmgfs.lower import View
-
-    owners, everyone = parse_owners(args.owners, "image" if os.geteuid() == 0 else "mounter")
-    if everyone is not None and (args.uid is not None or args.gid is not None):
-        raise WrongUsage(f"--owners {args.owners} says all; leave --uid and --gid out")
-    uid, gid = everyone or (
-        convert("uid", args.uid, identity, os.getuid()),
-        convert("gid", args.gid, identity, os.getgid()),
-    )
-    return View(
-        names=cast(Literal["nfc", "nfd"], choose("names", args.names, ("nfc", "nfd"), "nfc")),
-        owners=cast(Literal["image", "mounter"], owners),
-        uid=uid,
-        gid=gid,
-        umask=convert("umask", args.umask, octal, 0o022),
-        xattrs=cast(Literal["user", "raw", "none"], choose("xattrs", args.xattrs, ("user", "raw", "none"), "user")),
-    )

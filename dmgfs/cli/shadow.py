@@ -9,12 +9,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, memory_size, shadow_budget
 from dmgfs.cli.report import JsonList, human, print_json, printable
+from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
 from overlay.errors import ShadowError
 
 SUMMARY = "changes of a mount: see, keep, take back, resize, attach"
@@ -36,11 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE", help="where changes go from now on")
     attach.add_argument("--force-base", action="store_true", help="take a file that was made over another image")
     diff = verb("diff", "list what differs from the image")
-    diff.add_argument("mountpoint", metavar="MOUNTPOINT")
+    diff.add_argument("where", metavar="MOUNTPOINT|FILE")
     diff.add_argument("--json", action="store_true", help="write a JSON list")
-    export = verb("export", "write the changes as a layer for container tools")
-    export.add_argument("mountpoint", metavar="MOUNTPOINT")
-    export.add_argument("--tar", metavar="FILE|-", required=True, help="where to; - is standard output")
+    add_offline_options(diff)
+    layer = verb("export", "write the changes as a layer for container tools")
+    layer.add_argument("where", metavar="MOUNTPOINT|FILE")
+    add_offline_options(layer)
+    layer.add_argument("--tar", metavar="FILE|-", required=True, help="where to; - is standard output")
     save = verb("save", "copy the changes of a live mount into a new shadow file")
     save.add_argument("mountpoint", metavar="MOUNTPOINT")
     save.add_argument("file", metavar="FILE")
@@ -70,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"dmgfs: shadow {args.what}: {error}"), file=sys.stderr)
         return USAGE
     except ShadowError as error:
-        print(printable(f"dmgfs: {args.file}: {error}"), file=sys.stderr)
+        about = args.file if "file" in args else args.where
+        print(printable(f"dmgfs: {about}: {error}"), file=sys.stderr)
         return DATA_ERROR
 
 
@@ -119,10 +123,28 @@ def _require_elsewhere(file: int, device: str, path: str) -> None:
 
 
 def _diff(args: argparse.Namespace) -> int:
+    with JsonList(args.json) as shown:
+
+        def show(record: dict[str, Any]) -> None:
+            if args.json:
+                shown.add(record)
+            else:
+                print(_in_words(record))
+
+        if is_file(args.where):
+            with opened(args) as overlay:
+                for record in records_of(overlay):
+                    show(record)
+        else:
+            _diff_live(args.where, show)
+    return 0
+
+
+def _diff_live(mountpoint: str, show: Callable[[dict[str, Any]], None]) -> None:
     """The daemon writes lines into a pipe while we show them."""
     from dmgfs.cli.control import ask, require
 
-    mount = require(args.mountpoint)
+    mount = require(mountpoint)
     reading, writing = os.pipe()
     failures: list[OSError] = []
 
@@ -136,17 +158,12 @@ def _diff(args: argparse.Namespace) -> int:
 
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
-    with os.fdopen(reading, "rb") as lines, JsonList(args.json) as shown:
+    with os.fdopen(reading, "rb") as lines:
         for line in lines:
-            record = json.loads(line)
-            if args.json:
-                shown.add(record)
-            else:
-                print(_in_words(record))
+            show(json.loads(line))
     thread.join()
     if failures:
         raise failures[0]
-    return 0
 
 
 def _in_words(record: dict[str, Any]) -> str:
@@ -158,23 +175,34 @@ def _in_words(record: dict[str, Any]) -> str:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from dmgfs.cli.control import ask, require
+    if is_file(args.where):
+        with opened(args) as overlay, _tar(args) as file, os.fdopen(os.dup(file), "wb", buffering=1 << 18) as output:
+            sockets = layer_of(overlay, output.write)
+    else:
+        from dmgfs.cli.control import ask, require
 
-    mount = require(args.mountpoint)
+        mount = require(args.where)
+        with _tar(args) as file:
+            if args.tar != "-":
+                _require_elsewhere(file, mount.device, args.tar)
+            sockets = ask(mount.path, "export", [file], seconds=None)["sockets"]
+    if sockets:
+        print(f"dmgfs: {sockets} sockets were left out, tar cannot hold them", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _tar(args: argparse.Namespace) -> Iterator[int]:
+    """Where the layer goes."""
     if args.tar == "-":
         sys.stdout.flush()
         file = os.dup(sys.stdout.fileno())
     else:
         file = os.open(args.tar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        if args.tar != "-":
-            _require_elsewhere(file, mount.device, args.tar)
-        done = ask(mount.path, "export", [file], seconds=None)
+        yield file
     finally:
         os.close(file)
-    if done["sockets"]:
-        print(f"dmgfs: {done['sockets']} sockets were left out, tar cannot hold them", file=sys.stderr)
-    return 0
 
 
 def _save(args: argparse.Namespace) -> int:

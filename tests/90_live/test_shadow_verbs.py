@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -190,6 +191,43 @@ def test_a_reader_of_the_export_that_goes_away(image, place):
 def test_an_export_into_the_mount_itself(image, place):
     start(image, place, "--shadow", "ram:8M")
     assert "lies in the mount itself" in refused("export", place, "--tar", place / "layer.tar")
+
+
+def test_a_file_that_nobody_uses_tells_the_same(image, sensitive_image, place, tmp_path):
+    """Without a mount, and without what a mount needs: the same lines, the same bytes."""
+    file, live, still = tmp_path / "a.shadow", tmp_path / "live.tar", tmp_path / "still.tar"
+    start(image, place, "--shadow", file)
+    change(place)
+    os.unlink(place / "damaged link")
+    os.link(place / "first name", place / "third name")
+    (place / b"odd \xff\n".decode("utf-8", "surrogateescape")).symlink_to("x")
+    lines, words = shadow("diff", place, "--json"), shadow("diff", place)
+    shadow("export", place, "--tar", live)
+    assert "another process is using it" in refused("diff", file, "--image", image)
+    assert dmgfs("unmount", place).code == 0
+    before = file.read_bytes()
+    assert shadow("diff", file, "--image", image, "--json") == lines
+    assert shadow("diff", file, "--image", image) == words
+    shadow("export", file, "--image", image, "--tar", still)
+    assert still.read_bytes() == live.read_bytes()
+    assert "--image IMAGE" in refused("diff", file)
+    still.unlink()
+    assert "belongs to another image" in refused("export", file, "--image", sensitive_image, "--tar", still)
+    assert not still.exists()
+    assert shadow("diff", file, "--image", sensitive_image, "--force-base") != ""
+    assert "left alone" in refused("diff", image, "--image", image)
+    assert "No such file" in refused("diff", tmp_path / "none", "--image", image)
+    assert file.read_bytes() == before
+    program = "import sys; from dmgfs.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", program, "shadow", "diff", file, "--image", image],
+        capture_output=True,
+        text=True,
+        check=True,
+        errors="surrogateescape",
+    )
+    assert {"overlay.file", "dmgfs.image"} <= set(said.stdout.split())
+    assert not {"pyfuse3", "trio"} & set(said.stdout.split())
 
 
 # -- reset --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""dmgfs shadow, of a shadow file that nobody uses: what is in it over its image, without a mount. FUSE is not imported.
+
+Rule: the file is opened for reading only, with a lock that other readers share.
+"""
+
+import argparse
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dmgfs.cli.options import WrongUsage
+from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
+from dmgfs.cli.target import size
+from dmgfs.cli.view import add_view_options, view_of
+from overlay.overlay import Overlay
+from overlay.vfs import Buffer
+
+
+def add_offline_options(parser: argparse.ArgumentParser) -> None:
+    """What it takes to read a shadow file without a mount."""
+    group = parser.add_argument_group("for a shadow FILE that nobody uses")
+    add = group.add_argument
+    add("--image", metavar="IMAGE", help="the image that the changes were made over")
+    add("--force-base", action="store_true", help="take another image than that")
+    add("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
+    add("--no-replay", action="store_true", help="take a dirty volume as it stands, without its journal")
+    add("--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks, default 64M")
+    add_passphrase_options(parser)
+    add_view_options(parser)
+
+
+def is_file(where: str) -> bool:
+    """Whether a MOUNTPOINT|FILE is meant as a file. What is not there is: the message will say so."""
+    try:
+        return not stat.S_ISDIR(os.stat(where).st_mode)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # a dead mount, most likely
+
+
+@contextmanager
+def opened(args: argparse.Namespace) -> Iterator[Overlay]:
+    """The changes of the file over the image, as a mount would show them. Raises WrongUsage, DmgError, ShadowError,
+    OSError."""
+    from dmgfs.identity import identity
+    from dmgfs.image import open_image
+    from dmgfs.lower import VolumeLower
+    from overlay.file import FileStore
+
+    if args.image is None:
+        raise WrongUsage(
+            f"{args.where} is no mount point; of a shadow file, say with --image IMAGE what it belongs to"
+        )
+    view = view_of(args)
+    with open_image(
+        args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
+    ) as image:
+        volume = image.volume(args.partition)
+        base = identity(image, volume)
+        store = FileStore.open_file(args.where, base, read_only=True, force_base=args.force_base)
+        try:
+            yield Overlay(VolumeLower(volume, view), store)
+        finally:
+            store.close()
+
+
+def records_of(overlay: Overlay) -> Iterator[dict[str, Any]]:
+    """What differs from the image."""
+    from dmgfs.changelist import records
+
+    return records(overlay)
+
+
+def layer_of(overlay: Overlay, put: Callable[[Buffer], object]) -> int:
+    """The changes as a layer; how many sockets were left out."""
+    from dmgfs.layertar import write_layer
+
+    return write_layer(overlay, put)
