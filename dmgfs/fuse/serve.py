@@ -19,6 +19,7 @@ from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
 from dmgfs.fuse.verbs import Verbs
 from dmgfs.identity import identity
@@ -70,6 +71,7 @@ def serve(
     open_log(log_target, foreground=foreground)
     one_heap()
     live_root = extras.make_live_root()
+    service = Service(watched=live_root is None) if foreground else None
     with (
         open_image() as image,
         extras.scaffold(path, image.path, kernel_words) as scaffold,
@@ -128,14 +130,20 @@ def serve(
                 + "".join(f"; {one.describe()}" for one in beside)
             )
 
+        def announce() -> None:
+            ready()
+            if service is not None:
+                changes = "read-only" if shadow is None else f"changes in {shadow.name}"
+                service.ready(ascii(f"{image.path} on {path}, {changes}")[1:-1])
+
         session = Session(
             guard(operations, boundary),
             path if scaffold is None else scaffold.lower,
             libfuse_options(image.path, kernel_words if scaffold is None else (), writable=writable),
             pool,
             statistics=statistics,
-            ready=ready,
-            companions=[control, *beside],
+            ready=announce,
+            companions=[control, *beside, *([service] if service is not None else [])],
             cover=None if scaffold is None else scaffold.cover,
             live_root=live_root,
         )

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from exercise.mounted import DMGFS
 
+LET_GO = "umount -a -i -l -t fuse.dmgfs"
+"""The namespace begins with copies of all mounts; those of other tests would keep their daemons from ending."""
+
 PROGRAMS = ("dmgfs", "mount.dmgfs")
 
 
@@ -57,7 +60,7 @@ class Namespace:
 def namespace(folder: Path) -> Iterator[Namespace]:
     """folder: for what is needed behind it. dmgfs and mount.dmgfs are in its /usr/sbin."""
     held = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep infinity"],
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{LET_GO}; echo; exec sleep infinity"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )
