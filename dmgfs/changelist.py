@@ -19,8 +19,9 @@ _TYPES = {
 }
 
 
-def records(view: Overlay) -> Iterator[dict[str, Any]]:
-    """Of an overlay that does not change meanwhile. Bytes of names that are no UTF-8 are lone surrogates."""
+def records(view: Overlay, layers: int = 0) -> Iterator[dict[str, Any]]:
+    """Of an overlay that does not change meanwhile. Bytes of names that are no UTF-8 are lone surrogates. layers: so many
+    read-only shadows belong to what it is compared with; each record says so."""
     for line in differences(view.changes()):
         record: dict[str, Any] = {
             "change": line.kind,
@@ -32,13 +33,15 @@ def records(view: Overlay) -> Iterator[dict[str, Any]]:
             record["source"] = line.source.decode("utf-8", "surrogateescape")
         if line.what:
             record["what"] = list(line.what)
+        if layers:
+            record["layers"] = layers
         yield record
 
 
-def write_records(view: Overlay, put: Callable[[bytes], object]) -> int:
+def write_records(view: Overlay, put: Callable[[bytes], object], layers: int = 0) -> int:
     """One JSON object per line; how many."""
     count = 0
-    for record in records(view):
+    for record in records(view, layers):
         put(json.dumps(record).encode() + b"\n")
         count += 1
     return count

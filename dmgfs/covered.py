@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from dmgfs.source import FileSource
 from overlay import acl
 from overlay.bare import ROOT
-from overlay.vfs import Attr, Content, Entry, Listing, Usage
+from overlay.vfs import FIRST_NEW_INODE, Attr, Content, Entry, Listing, Usage
 
 T = TypeVar("T")
 
@@ -69,6 +69,7 @@ class CoveredLower:
 
     root = ROOT
     name_max = 255
+    end_ino = FIRST_NEW_INODE
 
     def __init__(self, directory: int, *, narrow: bool = False) -> None:
         self._directory = directory
@@ -213,6 +214,9 @@ class CoveredLower:
             return call(descriptor)
         finally:
             os.close(descriptor)
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
+        return None
 
     def statfs(self) -> Usage:
         return Usage(4096, 0, 0, 0, 0, self.name_max)

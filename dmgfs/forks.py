@@ -69,6 +69,7 @@ class WithForks:
     def __init__(self, lower: "VolumeLower") -> None:
         self.lower = lower
         self.name_max = lower.name_max
+        self.end_ino = number(FORK + 1, 0)
 
     @property
     def root(self) -> int:
@@ -148,6 +149,9 @@ class WithForks:
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         kind, real = split(ino)
         return self.lower.getxattr(real, name) if kind == REAL else None
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
+        return None
 
     def statfs(self) -> Usage:
         return self.lower.statfs()

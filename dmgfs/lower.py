@@ -20,7 +20,7 @@ from dmgfs.flags import FLAGS, flag_names
 from dmgfs.names import Names
 from dmgfs.source import ByteSource
 from dmgfs.volume import ROOT_FOLDER, Node, Volume
-from overlay.vfs import Attr, Content, Entry, Listing, Usage
+from overlay.vfs import FIRST_NEW_INODE, Attr, Content, Entry, Listing, Usage
 
 NAME_MAX = 3 * 255 + 16
 """255 UTF-16 units are at most 765 bytes of UTF-8; a name that had to be changed carries its number besides."""
@@ -93,6 +93,7 @@ class VolumeLower:
     """`volume` through `view`."""
 
     name_max = NAME_MAX
+    end_ino = FIRST_NEW_INODE
 
     def __init__(self, volume: Volume, view: View | None = None) -> None:
         self._volume = volume
@@ -214,6 +215,9 @@ class VolumeLower:
             value = self._value(node, wanted)
             if value is not None:
                 return value
+        return None
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
         return None
 
     def _value(self, node: Node, name: str) -> bytes | None:

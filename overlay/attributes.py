@@ -36,14 +36,13 @@ def setattr(
     new_mode = attr.mode
     blocks = attr.blocks
     modified = attr.mtime_ns
+    access: bytes | None = None
     if size is not None:
         blocks = truncate(state, attr, size, change)
         modified = time
     if mode is not None:
         new_mode = (attr.mode & ~0o7777) | (mode & 0o7777)
         access = access_list(state, ino, acl.ACCESS)
-        if access is not None:
-            put_xattr(state, change, ino, acl.ACCESS, acl.pack(acl.after_chmod(acl.parse(access), mode)))
     elif (uid is not None or gid is not None) and not S_ISDIR(attr.mode):
         new_mode = cleared_setid(attr.mode)
     if mtime_ns is not None:
@@ -66,6 +65,8 @@ def setattr(
         attr.btime_ns,
     )
     state.put(change, attr)
+    if access is not None and mode is not None:
+        put_xattr(state, change, ino, acl.ACCESS, acl.pack(acl.after_chmod(acl.parse(access), mode)))
     state.commit(change)
     return attr
 
@@ -83,13 +84,14 @@ def readlink(state: State, facts: Facts, ino: int) -> bytes:
 
 
 def access_list(state: State, ino: int, name: bytes) -> bytes | None:
-    """An access control list (`acl.ACCESS`, `acl.DEFAULT`). Only the overlay has them: those of a lower are not looked
-    at, so no operation has to wait for one."""
+    """An access control list (`acl.ACCESS`, `acl.DEFAULT`). Only overlays have them, so no operation has to wait."""
     node = state.tree.nodes.get(ino)
-    return node.xattrs.get(name) if node is not None and node.xattrs is not None else None
+    if node is not None and node.xattrs is not None and name in node.xattrs:
+        return node.xattrs[name]
+    return state.lower.access_list(ino, name) if state.is_lower(ino) else None
 
 
-def _value(state: State, facts: Facts, ino: int, name: bytes) -> bytes | None:
+def find_value(state: State, facts: Facts, ino: int, name: bytes) -> bytes | None:
     if name in acl.NAMES:
         return access_list(state, ino, name)
     node = state.tree.nodes.get(ino)
@@ -110,7 +112,7 @@ def getxattr(state: State, ino: int, name: bytes) -> Steps[bytes]:
 
 
 def _getxattr(state: State, facts: Facts, ino: int, name: bytes) -> bytes:
-    value = _value(state, facts, ino, name)
+    value = find_value(state, facts, ino, name)
     if value is None:
         if not state.is_lower(ino) and ino not in state.tree.nodes:
             raise error(errno.ESTALE)
@@ -137,7 +139,7 @@ def setxattr(
     if flags not in (0, XATTR_CREATE, XATTR_REPLACE):
         raise error(errno.EINVAL)
     if flags:
-        exists = _value(state, facts, ino, name) is not None
+        exists = find_value(state, facts, ino, name) is not None
         if flags == XATTR_CREATE and exists:
             raise error(errno.EEXIST)
         if flags == XATTR_REPLACE and not exists:
@@ -176,13 +178,15 @@ def _set_list(state: State, change: Change, attr: Attr, name: bytes, value: byte
     if kept:
         put_xattr(state, change, attr.ino, name, value)
     elif access_list(state, attr.ino, name) is not None:
+        if state.is_lower(attr.ino):
+            change.weight += XATTRS + XATTR + len(name)
         change.items.append(Xattr(attr.ino, name, None))
 
 
 def removexattr(state: State, facts: Facts, ino: int, name: bytes) -> None:
     state.require_writable()
     attr = state.attr(facts, ino)
-    if _value(state, facts, ino, name) is None:
+    if find_value(state, facts, ino, name) is None:
         raise error(errno.ENODATA)
     change = Change(removing=True)
     state.put(change, changed(attr, state.clock()))

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Hashable, Mapping, Sequence
 
-from overlay.vfs import Attr, Content, Entry, Listing, Usage
+from overlay.vfs import FIRST_NEW_INODE, Attr, Content, Entry, Listing, Usage
 
 ROOT = 2
 _BLOCK = 4096
@@ -18,6 +18,7 @@ class BareLower:
     """root_attr: what the root looks like (its inode number becomes ours). xattrs: by name."""
 
     root = ROOT
+    end_ino = FIRST_NEW_INODE
     name_max = _NAME_MAX
 
     def __init__(self, root_attr: Attr, xattrs: Mapping[bytes, bytes]) -> None:
@@ -63,6 +64,9 @@ class BareLower:
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         self._require(ino)
         return self._xattrs.get(name)
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
+        return None
 
     def statfs(self) -> Usage:
         return Usage(_BLOCK, 0, 0, 0, 0, _NAME_MAX)

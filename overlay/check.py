@@ -8,7 +8,7 @@ from stat import S_ISDIR
 from typing import NamedTuple
 
 from overlay.file import FileStore
-from overlay.superblock import Base
+from overlay.superblock import Base, first_ino
 from overlay.tree import Directory, Tree
 
 
@@ -25,7 +25,7 @@ def check(path: str | os.PathLike[str]) -> Report:
     """The file at `path`, whichever image it belongs to. Raises ShadowError if it cannot be read, OSError."""
     store = FileStore.open_file(path, None, read_only=True)
     try:
-        tree = Tree()
+        tree = Tree(first_ino(store.base))
         store.load(tree)
         return Report(store.base, len(tree.nodes), store.used, [*_names(tree), *store.verify()])
     finally:

@@ -3,6 +3,7 @@
 from overlay.disk import FileDisk
 from overlay.file import FileStore
 from overlay.save import save_tree
+from overlay.superblock import first_ino
 from overlay.tree import Tree
 
 
@@ -11,7 +12,7 @@ def compact(path: str, descriptor: int) -> int:
     Raises ShadowError, OSError."""
     old = FileStore.open_file(path, None, read_only=True)
     try:
-        tree = Tree()
+        tree = Tree(first_ino(old.base))
         old.load(tree)
         new = FileStore(FileDisk.of(descriptor, path), old.base)
         try:

@@ -100,7 +100,7 @@ def read(state: State, ino: int, offset: int, length: int) -> Steps[Buffer]:
         data: Buffer = yield Ask(content.read, (offset, there))
         if not state.is_changed(ino):
             return data
-    return (yield from state.steps(_read_changed, ino, offset, length))
+    return (yield from state.steps(read_changed, ino, offset, length))
 
 
 def _content(state: State, facts: Facts, ino: int) -> Content:
@@ -112,7 +112,7 @@ def _content(state: State, facts: Facts, ino: int) -> Content:
     return opened.content
 
 
-def _read_changed(state: State, facts: Facts, ino: int, offset: int, length: int) -> Buffer:
+def read_changed(state: State, facts: Facts, ino: int, offset: int, length: int) -> Buffer:
     attr = state.attr(facts, ino)
     if not S_ISREG(attr.mode):
         raise error(errno.EISDIR if S_ISDIR(attr.mode) else errno.EINVAL)

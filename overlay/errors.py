@@ -10,9 +10,14 @@ code that is, is the caller's business.
 
 from collections.abc import Mapping
 
+LAYERS = "layers"
+"""Where the base of a shadow says which others are below it (see `overlay.superblock`)."""
+
 
 class ShadowError(Exception):
-    """Base of all of them."""
+    """Base of all of them. path: of the file, where the one who opened it knew."""
+
+    path: str | None = None
 
 
 class NotAShadow(ShadowError):
@@ -28,10 +33,22 @@ class ShadowBase(ShadowError):
 
     def __init__(self, differences: Mapping[str, tuple[object, object]]) -> None:
         self.differences = differences
+        if differences.keys() == {LAYERS}:
+            there, here = (_named_layers(value) for value in differences[LAYERS])
+            super().__init__(f"it was made over {there}, and here it would be over {here}")
+            return
         named = ", ".join(
             f"{key} {there!r} instead of {here!r}" for key, (there, here) in sorted(differences.items())
         )
         super().__init__(f"it belongs to another image: {named}")
+
+
+def _named_layers(fingerprints: object) -> str:
+    """What a shadow is over, in words."""
+    known = str(fingerprints or "").split()
+    if not known:
+        return "the image itself"
+    return f"the read-only layer{'s' if len(known) > 1 else ''} {', '.join(known)}"
 
 
 class ShadowDamaged(ShadowError):

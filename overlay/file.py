@@ -33,7 +33,7 @@ from overlay.recovery import COUNT, FIRST_SLOT, dump, recover
 from overlay.slots import Extent
 from overlay.space import MARGIN, Space
 from overlay.store import Sync
-from overlay.superblock import VERSION, Base, Superblock, decode_superblock, encode_base, encode_superblock
+from overlay.superblock import VERSION, Base, Superblock, decode_superblock, encode_base, encode_superblock, first_ino
 from overlay.tree import Tree
 from overlay.vfs import Buffer
 
@@ -50,7 +50,8 @@ _EMPTY = PageMap()
 
 class FileStore:
     """A store on `disk`. budget: bytes that the file may take, None for what the medium has. base: what identifies the
-    image; another one than the file's raises ShadowBase unless `force_base`; None takes the file's. recycle: begin afresh.
+    image; another one than the file's raises ShadowBase unless `force_base` (which does not help over another number
+    of layers); None takes the file's. recycle: begin afresh.
     Raises ShadowError."""
 
     def __init__(
@@ -134,12 +135,13 @@ class FileStore:
         theirs = found[0][1].base
         if any_base:
             self._base = theirs
-        if theirs != self._base and not force_base:
+        if theirs != self._base and not (force_base and first_ino(theirs) == first_ino(self._base)):
             keys = [key for key in {*theirs, *self._base} if theirs.get(key) != self._base.get(key)]
             raise ShadowBase({key: (theirs.get(key), self._base.get(key)) for key in keys})
         return found
 
     def load(self, tree: Tree) -> None:
+        assert tree.first_ino == first_ino(self._base), "another number of layers"
         self._tree = tree
         self._loaded = True
         if self._found:
@@ -198,6 +200,11 @@ class FileStore:
     def base(self) -> Base:
         """What identifies the image that the shadow belongs to."""
         return self._base
+
+    @property
+    def sums(self) -> Sequence[int]:
+        """CRC-32 of what each slot holds."""
+        return self._space.sums
 
     @property
     def budget(self) -> int:

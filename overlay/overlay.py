@@ -44,6 +44,11 @@ class Overlay:
         return self._state.lower.root
 
     @property
+    def lower(self) -> Lower:
+        """What it is over."""
+        return self._state.lower
+
+    @property
     def writable(self) -> bool:
         """Whether it has a store."""
         return self._state.store is not None

@@ -85,7 +85,7 @@ class State:
     def __init__(self, lower: Lower, store: Store | None, clock: Callable[[], int]) -> None:
         self.lower = lower
         self.clock = clock
-        self.tree = Tree()
+        self.tree = Tree(lower.end_ino)
         self.store: Store | None = None
         self.holds = Holds()
         self.keeps = Keeps()

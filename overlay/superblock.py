@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from overlay.errors import NotAShadow
+from overlay.errors import LAYERS, NotAShadow
 from overlay.pages import PAGE
+from overlay.vfs import FIRST_NEW_INODE, LAYER_INODES
 
 VERSION = 2
 MAGIC = b"dmgfs shadow 2\n\0"
@@ -33,6 +34,24 @@ BASE_MAX = PAGE - _HEAD.size - _CRC.size
 
 Base = Mapping[str, str | int | None]
 """What identifies the image under a shadow; compared as a whole, named key by key when it differs."""
+
+# Its key LAYERS holds the fingerprints (`overlay.fingerprint`) of the shadows between the image and this one, lowest first,
+# with spaces between. There is no such key where there are none.
+
+
+def layers_of(base: Base) -> list[str]:
+    """The fingerprints of the shadows that lie below."""
+    return str(base.get(LAYERS) or "").split()
+
+
+def over(base: Base, fingerprint: str) -> Base:
+    """What identifies the place above a shadow that belongs over `base`."""
+    return {**base, LAYERS: " ".join([*layers_of(base), fingerprint])}
+
+
+def first_ino(base: Base) -> int:
+    """Where the numbers of new objects begin in a shadow over `base`."""
+    return FIRST_NEW_INODE + len(layers_of(base)) * LAYER_INODES
 
 
 class Superblock(NamedTuple):

@@ -19,7 +19,10 @@ T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 
 FIRST_NEW_INODE = 1 << 32
-"""Inode numbers of the lower are below this, those of new objects start here. They never change."""
+"""Inode numbers of the lowest lower are below this, those of new objects start here. They never change."""
+
+LAYER_INODES = 1 << 40
+"""So many numbers has each overlay of a stack for its new objects: nothing depends on how many a lower one has given."""
 
 
 class Attr(NamedTuple):
@@ -109,6 +112,11 @@ class Lower(Protocol):
     def root(self) -> int: ...
 
     @property
+    def end_ino(self) -> int:
+        """All its inode numbers are below this, those of new objects above it begin here."""
+        ...
+
+    @property
     def name_max(self) -> int:
         """Longest name in bytes that the lower itself may show; new names are limited to 255 by the overlay."""
         ...
@@ -135,7 +143,8 @@ class Lower(Protocol):
         ...
 
     def readdir(self, ino: int, after: Hashable | None, limit: int) -> Listing:
-        """Up to `limit` entries after the cursor of an earlier listing (None: from the start), without . and .."""
+        """Up to `limit` entries, perhaps none, after the cursor of an earlier listing (None: from the start), without .
+        and .."""
         ...
 
     def open(self, ino: int) -> Content:
@@ -147,6 +156,11 @@ class Lower(Protocol):
     def listxattr(self, ino: int) -> Sequence[bytes]: ...
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None: ...
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
+        """One of the `overlay.acl` lists, None where there is none. Never slow, never fails: it is asked for in the middle
+        of operations. Only overlays keep such lists."""
+        ...
 
     def statfs(self) -> Usage: ...
 

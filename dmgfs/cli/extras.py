@@ -51,6 +51,8 @@ def check(args: argparse.Namespace, shadow: Shadow) -> Shadow:
         shadow = parse_shadow("ram")
     if shadow.kind != "ram":
         raise WrongUsage(f"--engine overlayfs keeps changes in memory: write --shadow ram[:SIZE], not {args.shadow}")
+    if args.shadow_ro:
+        raise WrongUsage("--engine overlayfs takes no layers below; leave --shadow-ro out")
     if getattr(args, "late_shadow", False):
         raise WrongUsage("--engine overlayfs cannot get a shadow later; leave --late-shadow out")
     from dmgfs.fuse.scaffold import LOST

@@ -9,7 +9,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
@@ -43,6 +43,9 @@ USAGE, DATA_ERROR, SOFTWARE, OS_ERROR, NO_PERMISSION = 64, 65, 70, 71, 77
 
 CACHE_BYTES = 32 << 20
 
+MOST_LAYERS = 16
+"""Every name and attribute that is not cached is looked for in all of them."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser, cache=False)
@@ -52,6 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--shadow",
         metavar="none|ram[:SIZE|:NN%]|FILE",
         help="where changes go; none (the default): read-only; FILE: made if there is none, and kept",
+    )
+    add(
+        "--shadow-ro",
+        metavar="FILE",
+        action="append",
+        help="a saved shadow to lie below, for reading; several: each above the one before",
     )
     add("--recycle", action="store_true", help="begin with an empty shadow file, whatever is in it")
     add("--force-base", action="store_true", help="take a shadow file that was made over another image")
@@ -84,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
             return remount(args, words)
         merge(args, words.ours)
         shadow = parse_shadow(args.shadow or "none")
+        args.shadow_ro = _layers(args.shadow_ro or words.layers, shadow)
         preallocate = convert("preallocate", args.preallocate, parse_size, 0)
-        if shadow.kind != "file" and (args.recycle or args.force_base or preallocate):
+        if shadow.kind != "file" and (args.recycle or preallocate or (args.force_base and not args.shadow_ro)):
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
         view = view_of(args)
@@ -98,10 +108,10 @@ def run(args: argparse.Namespace) -> int:
     if args.log not in (None, "stderr", "syslog", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
-    if shadow.kind == "file":
-        if os.path.exists(shadow.path) and os.path.exists(args.image) and os.path.samefile(shadow.path, args.image):
-            return _say(f"mount: --shadow {args.shadow}: that is the image itself", USAGE)
-        kept_visible.append(shadow.path)
+    for file in [*args.shadow_ro, *([shadow.path] if shadow.kind == "file" else [])]:
+        if os.path.exists(file) and os.path.exists(args.image) and os.path.samefile(file, args.image):
+            return _say(f"mount: the shadow {file}: that is the image itself", USAGE)
+        kept_visible.append(file)
     path = mountpoint.check(args.mountpoint, *kept_visible)
     with mountpoint.claim(path, args.mountpoint) as claimed:
         ready = None if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr", leave=sys.exit)
@@ -144,6 +154,8 @@ def _serve(
             path,
             partition=args.partition,
             view=view,
+            layers=args.shadow_ro,
+            force_base=args.force_base,
             shadow=_shadow(args, shadow, preallocate) if chosen.overlay_budget is None else None,
             late_shadow=args.late_shadow,
             access_lists=args.acl,
@@ -156,7 +168,8 @@ def _serve(
     except MountFailed as error:
         return _say(f"{path}: {error}", OS_ERROR)
     except ShadowError as error:
-        return _say(f"{shadow.path}: {error}", NO_PERMISSION if isinstance(error, ShadowInUse) else DATA_ERROR)
+        code = NO_PERMISSION if isinstance(error, ShadowInUse) else DATA_ERROR
+        return _say(f"{error.path or shadow.path}: {error}", code)
     except (DmgError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -170,14 +183,25 @@ def _serve(
     return 0
 
 
+def _layers(files: Sequence[str], shadow: Shadow) -> list[str]:
+    """Absolute paths. Raises WrongUsage."""
+    layers = [os.path.abspath(file) for file in files]
+    if len(layers) > MOST_LAYERS:
+        raise WrongUsage(f"--shadow-ro: {len(layers)} layers, at most {MOST_LAYERS} can lie on each other")
+    for number, layer in enumerate(layers):
+        if layer in layers[:number] or layer == shadow.path:
+            raise WrongUsage(f"--shadow-ro {files[number]}: the same file twice")
+    return layers
+
+
 def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int) -> "ServedShadow | None":
     from dmgfs.fuse.serve import Shadow as ServedShadow
     from overlay.file import FileStore
     from overlay.ram import RamStore
 
-    def open_file(base: "Base") -> "Store":
+    def open_file(base: "Callable[[], Base]") -> "Store":
         return FileStore.open_file(
-            wanted.path, base, force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
+            wanted.path, base(), force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
         )
 
     if wanted.kind == "none":

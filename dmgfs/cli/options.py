@@ -27,13 +27,16 @@ DEFAULT_SHARE = 50
 """Per cent of the memory that a shadow in RAM may take, as tmpfs."""
 
 OURS = frozenset(
-    {"shadow", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
+    {"shadow", "shadow-ro", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
     | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
 )
 _SWITCHES = frozenset(
     {"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram", "liveroot"}
 )
+
+LAYER = "shadow-ro"
+"""The one that may be given several times."""
 
 KERNEL = frozenset(
     {"ro", "rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "noatime"}
@@ -128,17 +131,19 @@ def shadow_budget(text: str, amount: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Words:
     """-o taken apart. ours: value by option ("" for switches). kernel: for libfuse, in its quoting. remount: change what
-    is mounted."""
+    is mounted. layers: every shadow-ro, in order."""
 
     ours: Mapping[str, str]
     kernel: tuple[str, ...]
     remount: bool = False
+    layers: tuple[str, ...] = ()
 
 
 def parse_words(lists: list[str], *, sloppy: bool = False) -> Words:
     """Every -o of the command line, in order; of contradicting words the last one counts. Raises WrongUsage, for an
     unknown word unless sloppy."""
     ours: dict[str, str] = {}
+    layers: list[str] = []
     kernel: dict[str, None] = {}
     words = [word for text in lists for word in _WORD.findall(text)]
     remount = "remount" in words
@@ -148,7 +153,10 @@ def parse_words(lists: list[str], *, sloppy: bool = False) -> Words:
         if name in OURS:
             if (name in _SWITCHES) == bool(equals):
                 raise WrongUsage(f"-o {word}: {key} takes {'no' if equals else 'a'} value")
-            ours[name] = unquote(value)
+            if name == LAYER:
+                layers.append(unquote(value))
+            else:
+                ours[name] = unquote(value)
         elif (key in KERNEL and not equals) or (key in KERNEL_VALUES and equals):
             opposite = key[2:] if key.startswith("no") else f"no{key}"
             for other in (word, opposite, {"ro": "rw", "rw": "ro", "sync": "async", "async": "sync"}.get(key, "")):
@@ -162,7 +170,7 @@ def parse_words(lists: list[str], *, sloppy: bool = False) -> Words:
             or key.startswith(("x-", "X-", "comment"))
         ):
             raise WrongUsage(f"-o {word}: there is no such option{_suggest(key)}")
-    return Words(ours, tuple(kernel), remount)
+    return Words(ours, tuple(kernel), remount, tuple(layers))
 
 
 def unquote(value: str) -> str:

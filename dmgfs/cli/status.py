@@ -69,6 +69,7 @@ def _show(report: dict[str, Any]) -> None:
         ("image", report["image"]),
         ("partition", report["partition"]),
         ("process", f"{report['pid']} since {since}"),
+        *(("layer", f"{one['file']}, {one['objects']} objects, {human(one['used'])}") for one in report["layers"]),
         ("shadow", "none: read-only" if shadow is None else shadow["kind"]),
     ]
     if shadow is not None:

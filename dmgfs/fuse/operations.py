@@ -175,11 +175,19 @@ class DmgOperations(pyfuse3.Operations):
         Where things can be removed, nobody remembers of an object of the image whether it was: its handle is stale."""
         ino = self._ino(inode)
         attr = await self._driver.run(self._overlay.getattr(ino))
-        forgotten = ino < FIRST_NEW_INODE and ino != self._root and not self._frozen
+        forgotten = ino != self._root and self._overlay.is_lower(ino) and not await self._is_known(ino)
         if forgotten or attr.nlink == 0:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         self._overlay.hold(ino)
         return self._entry(b".", attr)
+
+    async def _is_known(self, ino: int) -> bool:
+        """Whether an object from below that nobody holds is certainly still there. Read-only layers may have removed it;
+        of one with several names they do not say."""
+        if not self._frozen:
+            return False
+        lower = self._overlay.lower
+        return lower.end_ino == FIRST_NEW_INODE or await self._driver.ask(lower.place, ino) is not None
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, count in inode_list:

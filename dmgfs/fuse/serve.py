@@ -7,7 +7,8 @@ import ctypes
 import errno
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmgfs.fuse.boundary import Boundary, guard
@@ -23,6 +24,7 @@ from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
 from dmgfs.fuse.verbs import Verbs
 from dmgfs.identity import identity
+from dmgfs.layers import stacked
 from dmgfs.lower import View
 from overlay.overlay import Overlay
 from overlay.store import Store
@@ -40,10 +42,10 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 class Shadow(NamedTuple):
-    """Where changes go. name: as the user calls it. open: makes the store, over the image that is so identified."""
+    """Where changes go. name: as the user calls it. open: makes the store, over what the function identifies."""
 
     name: str
-    open: Callable[[Base], Store]
+    open: Callable[[Callable[[], Base]], Store]
 
 
 def serve(
@@ -52,6 +54,8 @@ def serve(
     *,
     partition: str | None,
     view: View,
+    layers: Sequence[str],
+    force_base: bool,
     shadow: Shadow | None,
     late_shadow: bool,
     access_lists: bool,
@@ -63,10 +67,11 @@ def serve(
 ) -> None:
     """Mounts the image on `path` and returns when the mount is gone.
 
-    shadow: None for a read-only mount. late_shadow: let the kernel ask about changes, which are refused until there is a
+    layers: saved shadows to lie below, lowest first; force_base: whatever they were made over. shadow: None for a
+    read-only mount. late_shadow: let the kernel ask about changes, which are refused until there is a
     shadow, so that it needs no remount then. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready:
-    called when the mount answers. extras: what it may have besides. Raises MountFailed, DmgError, MemoryError and OSError
-    before that, with nothing mounted.
+    called when the mount answers. extras: what it may have besides. Raises MountFailed, DmgError, ShadowError, MemoryError
+    and OSError before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
     one_heap()
@@ -76,6 +81,7 @@ def serve(
         open_image() as image,
         extras.scaffold(path, image.path, kernel_words) as scaffold,
         extras.beside(image) as companions,
+        ExitStack() as below,
     ):
         beside = [*companions, *([live_root] if live_root is not None else [])]
         chosen = image.choose(partition)
@@ -86,9 +92,9 @@ def serve(
             detail = ascii(volume.info.journal_detail)[1:-1]
             log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
         lower = extras.lower(volume, view)
-        base = identity(image, volume)
+        stack = below.enter_context(stacked(lower, identity(image, volume), layers, force_base=force_base))
         writable = shadow is not None or late_shadow
-        overlay = Overlay(lower, shadow.open(base) if shadow is not None else None)
+        overlay = Overlay(stack.lower, shadow.open(stack.base) if shadow is not None else None)
         pool = Pool(workers())
         driver = Driver(pool)
         boundary = Boundary()
@@ -110,7 +116,7 @@ def serve(
             driver,
             boundary,
             operations,
-            base,
+            stack,
             shadow.name if shadow is not None else None,
         )
         if live_root is not None:

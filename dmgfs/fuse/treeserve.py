@@ -16,6 +16,7 @@ from dmgfs.fuse.prefetch import ReadAhead
 from dmgfs.fuse.serve import libfuse_options, one_heap, workers
 from dmgfs.fuse.session import Session
 from dmgfs.fuse.verbs import Spelled, Subject, Verbs
+from dmgfs.layers import Stack
 from overlay.overlay import Overlay
 from overlay.superblock import Base
 
@@ -57,7 +58,7 @@ def serve_tree(
         only_spelling=lower.only_spelling,
         control=lambda uid: control.told(uid),
     )
-    verbs = Verbs(subject, part, lower, overlay, driver, boundary, served, base, shadow)
+    verbs = Verbs(subject, part, lower, overlay, driver, boundary, served, Stack(lower, base), shadow)
     control: Control = Control(verbs.handlers())
     session = Session(
         guard(served, boundary),

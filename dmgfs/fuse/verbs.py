@@ -20,6 +20,7 @@ from dmgfs.changelist import write_records
 from dmgfs.fuse.boundary import Boundary
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.operations import DmgOperations
+from dmgfs.layers import Stack
 from dmgfs.layertar import write_layer
 from overlay.disk import FileDisk
 from overlay.file import FileStore
@@ -28,7 +29,6 @@ from overlay.ram import RamStore
 from overlay.reset import Stale
 from overlay.save import save
 from overlay.store import Store
-from overlay.superblock import Base
 from overlay.tree import Tree
 from overlay.vfs import Buffer, Lower
 
@@ -62,8 +62,8 @@ class Spelled(Lower, Protocol):
 
 
 class Verbs:
-    """About one mount. base: what identifies the image. shadow: what the user calls the place of the changes, None for a
-    read-only mount."""
+    """About one mount. stack: the image with the read-only layers over it. shadow: what the user calls the place of the
+    changes, None for a read-only mount."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Verbs:
         driver: Driver,
         boundary: Boundary,
         operations: DmgOperations,
-        base: Base,
+        stack: Stack,
         shadow: str | None,
     ) -> None:
         self._image = image
@@ -84,7 +84,8 @@ class Verbs:
         self._driver = driver
         self._boundary = boundary
         self._operations = operations
-        self._base = base
+        self._layers = stack.layers
+        self._base = stack.base  # in worker threads only: it may take a second
         self._shadow = shadow
         self._since = time.time()
         self._jobs = 0
@@ -124,6 +125,7 @@ class Verbs:
             "since": self._since,
             "image": self._image.path,
             "partition": self._partition,
+            "layers": [{"file": one.path, "objects": one.objects, "used": one.used} for one in self._layers],
             "shadow": shadow,
             "cache": {
                 "used": chunks.bytes,
@@ -164,7 +166,7 @@ class Verbs:
         asks for `settle`."""
         if self._overlay.writable:
             raise OSError(errno.EBUSY, "it has a shadow already")
-        tree = Tree()
+        tree = Tree(self._overlay.lower.end_ino)
         name = request.get("path")
         size = request.get("size")
         if files and isinstance(name, str):
@@ -191,7 +193,7 @@ class Verbs:
     def _open_file(self, opened: int, name: str, force: bool, tree: Tree) -> Store:
         disk = FileDisk.of(opened, name)
         try:
-            store = FileStore(disk, self._base, force_base=force)
+            store = FileStore(disk, self._base(), force_base=force)
             store.load(tree)
         except BaseException:
             disk.close()
@@ -202,7 +204,8 @@ class Verbs:
         """After a late shadow: the kernel forgets the names it was told for ever and still uses."""
         taken_back = 0
         for ino in self._overlay.held:
-            place = await self._driver.ask(self._lower.place, ino) if self._overlay.is_lower(ino) else None
+            below = self._overlay.is_lower(ino)
+            place = await self._driver.ask(self._overlay.lower.place, ino) if below else None
             if place is not None and not self._lower.only_spelling(place[1]):
                 self._forget_name(*place)
                 taken_back += 1
@@ -233,7 +236,7 @@ class Verbs:
     async def diff(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
         """Into the passed file, a JSON object per line; how many."""
         with _output(files) as put:
-            return await self._frozen(lambda view: write_records(view, put))
+            return await self._frozen(lambda view: write_records(view, put, len(self._layers)))
 
     async def export(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
         """Into the passed file, a tar stream."""
@@ -247,7 +250,7 @@ class Verbs:
         opened = os.dup(files[0])
 
         def work(view: Overlay) -> int:
-            store = FileStore(FileDisk.of(opened, str(request.get("path"))), self._base, recycle=True)
+            store = FileStore(FileDisk.of(opened, str(request.get("path"))), self._base(), recycle=True)
             try:
                 return save(view, store)
             finally:

@@ -22,7 +22,8 @@ from overlay.save import save
 from overlay.vfs import run
 
 
-def shuffled(seed: int, *, case_sensitive: bool, budget: int = 1 << 28) -> tuple[Pair, Choice]:
+def shuffled(seed: int, *, case_sensitive: bool, budget: int = 1 << 28, layers: int = 0) -> tuple[Pair, Choice]:
+    """layers: of random changes, below an empty store."""
     source = random.Random(seed)
     pair = Pair(build(case_sensitive), RamStore(budget))
     choice = Choice(
@@ -31,6 +32,10 @@ def shuffled(seed: int, *, case_sensitive: bool, budget: int = 1 << 28) -> tuple
         lambda limit: source.randrange(max(1, limit)),
         lambda length: source.choice([bytes(length), source.randbytes(length)]),
     )
+    for _ in range(layers):
+        for _ in range(150):
+            pair.call(*choice.operation())
+        pair.stack(RamStore(budget))
     return pair, choice
 
 
@@ -152,8 +157,8 @@ def explained(lower: Overlay, now: Overlay) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_differences_explain_exactly_what_differs(seed: int) -> None:
-    pair, choice = shuffled(100 + seed, case_sensitive=bool(seed % 2))
-    lower = Overlay(pair.lower)
+    pair, choice = shuffled(100 + seed, case_sensitive=bool(seed % 2), layers=max(0, seed - 5))
+    lower = Overlay(pair.overlay.lower)
     for _ in range(12):
         for _ in range(20):
             pair.call(*choice.operation())
@@ -246,8 +251,8 @@ def links(tree: dict[bytes, object]) -> set[frozenset[bytes]]:
 
 @pytest.mark.parametrize("seed", range(16))
 def test_the_layer_over_the_lower_is_what_the_overlay_shows(seed: int) -> None:
-    pair, choice = shuffled(200 + seed, case_sensitive=bool(seed % 2))
-    lower = Overlay(pair.lower)
+    pair, choice = shuffled(200 + seed, case_sensitive=bool(seed % 2), layers=max(0, seed - 12))
+    lower = Overlay(pair.overlay.lower)
     for _ in range(10):
         for _ in range(25):
             pair.call(*choice.operation())

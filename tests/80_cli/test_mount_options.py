@@ -81,6 +81,13 @@ def test_ours_and_the_kernels_and_fstabs():
     assert words(text) == ({"shadow": "ram:1G", "no-replay": ""}, {"noatime", "allow_other"})
 
 
+def test_layers_are_all_kept_and_in_order():
+    parsed = parse_words([r"shadow-ro=/one,ro,shadow_ro=/t\,wo", "shadow-ro=/three,shadow=ram"])
+    assert parsed.layers == ("/one", "/t,wo", "/three")
+    assert (parsed.ours, parsed.kernel) == ({"shadow": "ram"}, ("ro",))
+    assert arguments("--shadow-ro", "a", "--shadow-ro", "b").shadow_ro == ["a", "b"]
+
+
 def test_an_escaped_comma_belongs_to_the_value():
     assert words(r"partition=a\,b,ro") == ({"partition": "a,b"}, {"ro"})
     assert words(r"fsname=a\,b") == ({}, {r"fsname=a\,b"})

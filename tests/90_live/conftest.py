@@ -55,6 +55,12 @@ def volume(*, case_sensitive: bool = False) -> bytes:
     return bytes(builder.build(spare_blocks=64).data)
 
 
+@pytest.fixture(scope="session")
+def insensitive_volume() -> bytes:
+    """What is in `image`."""
+    return volume()
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Iterator[Path]:
     """A case-insensitive volume in a raw image. It must be the same afterwards."""

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISREG
 
-from overlay.vfs import Attr, Entry, Listing, Usage
+from overlay.vfs import FIRST_NEW_INODE, Attr, Entry, Listing, Usage
 
 ROOT = 2
 
@@ -94,6 +94,7 @@ class LowerTree:
 
     root = ROOT
     name_max = 765
+    end_ino = FIRST_NEW_INODE
 
     def fold(self, name: bytes) -> bytes:
         return name if self.case_sensitive else name.lower()
@@ -152,6 +153,9 @@ class LowerTree:
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         return self._thing(ino, "getxattr").xattrs.get(name)
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
+        return None
 
     def statfs(self) -> Usage:
         return Usage(4096, 1000, 10, len(self.things), 0, 765)

@@ -14,6 +14,7 @@ from overlay.overlay import Overlay
 from overlay.pages import is_stored
 from overlay.ram import RamStore
 from overlay.store import Store
+from overlay.stratum import Stratum
 from overlay.tree import File
 from overlay.vfs import Ask, Steps, run
 
@@ -38,6 +39,16 @@ class Pair:
         self.overlay = Overlay(lower, self.store, clock=lambda: self.now)
         self.opened: dict[int, int] = {}
         self.refused = 0
+
+    def stack(self, store: Store) -> None:
+        """What was changed so far becomes a layer for reading, changes go to an empty store above it. The kernel is a new
+        one that knows nothing."""
+        for ino, count in list(self.model.held.items()):
+            self.forget(ino, count)
+        below = Stratum(self.overlay.lower, self.overlay.tree, self.store)
+        self.store = store
+        self.overlay = Overlay(below, store, clock=lambda: self.now)
+        self.model.next_ino = below.end_ino
 
     # -- one operation on both -----------------------------------------------------------------------------------------
 

@@ -368,12 +368,12 @@ class Different(AssertionError):
 
 
 class Pair:
-    """The mount under test and the ordinary directory beside it."""
+    """The mount under test and the ordinary directory beside it. started: times since then need not be equal."""
 
-    def __init__(self, subject: Path, model: Path) -> None:
+    def __init__(self, subject: Path, model: Path, started: float | None = None) -> None:
         self.sides = (Side(subject), Side(model))
         self.done: list[Operation] = []
-        self.started = time.time()
+        self.started = time.time() if started is None else started
 
     def do(self, operation: Operation) -> None:
         """Raises Different."""
@@ -401,10 +401,12 @@ class Pair:
             side.close_all()
 
 
-def exercise(subject: Path, model: Path, seed: int, operations: int, checkpoint: int = 250) -> list[Operation]:
-    """Does that many random operations; returns them. Raises Different."""
+def exercise(
+    subject: Path, model: Path, seed: int, operations: int, checkpoint: int = 250, started: float | None = None
+) -> list[Operation]:
+    """Does that many random operations; returns them. started: when the two were equal, if not now. Raises Different."""
     os.umask(0o022)
-    pair = Pair(subject, model)
+    pair = Pair(subject, model, started)
     chooser = Chooser(random.Random(seed), model)
     try:
         pair.compare()
