@@ -25,6 +25,16 @@ def identity(image: Image, volume: Volume) -> dict[str, str | int | None]:
         "volume blocks": info.total_blocks,
         "block size": info.block_size,
     }
+    return known | _of_file(image)
+
+
+def disk_identity(image: Image) -> dict[str, str | int | None]:
+    """The same for a shadow of blocks, which is never taken for one of files, nor the other way. Raises OSError."""
+    return {"disk size": image.disk.size, **_of_file(image)}
+
+
+def _of_file(image: Image) -> dict[str, str | int | None]:
+    known: dict[str, str | int | None] = {}
     path = image.path if os.path.exists(image.path) else image.path.partition("//")[0]
     if os.path.isfile(path):
         with open(path, "rb") as file:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from dmgfs.cli.report import Progress, add_progress_option, human, print_json, printable
 from dmgfs.cli.stopping import stopped_by_signals
 from dmgfs.cli.target import add_image_options, open_target
+from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
     from dmgfs.image import Image
 
 SUMMARY = "write the disk of an image in another format"
 
-USAGE, CANNOT_CREATE = 64, 73
+USAGE, DATA_ERROR, CANNOT_CREATE = 64, 65, 73
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("raw", "udro", "udzo", "udbz", "ulfo", "ulmo", "udco", "sparseimage")
@@ -33,6 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="raw",
         help="raw (default): the plain disk, zeros as holes; udro: UDIF, not compressed; udzo, udbz, ulfo, ulmo, udco: "
         "UDIF with zlib, bzip2, LZFSE, xz, ADC; sparseimage",
+    )
+    parser.add_argument(
+        "--shadow", metavar="FILE", help="with what was written to the image attached with this shadow"
     )
     parser.add_argument("--partition", metavar="N|NAME", help="this partition only, not the whole disk")
     parser.add_argument(
@@ -57,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
             return _refuse(
                 args.image, f"{args.output} is the image itself, or in it; name another file", CANNOT_CREATE
             )
+        if args.shadow is not None:
+            try:
+                _look_through(args.shadow, image)
+            except ShadowError as error:
+                return _refuse(args.shadow, str(error), DATA_ERROR)
         disk = image.disk if args.partition is None else image.part(args.partition)
         layout = image.map if args.partition is None else None
         progress = Progress(args.progress, "convert", disk.size)
@@ -84,6 +93,18 @@ def run(args: argparse.Namespace) -> int:
             progress.finish()
         _report(args, disk.size, packed.size, packed.runs)
     return 0
+
+
+def _look_through(shadow: str, image: "Image") -> None:
+    """The image's disk and map are those that the shadow of blocks makes of them. Raises ShadowError, OSError."""
+    from dmgfs.blockshadow import BlockShadow
+    from dmgfs.identity import disk_identity
+    from dmgfs.partitions import read_map
+    from overlay.file import FileStore
+
+    store = FileStore.open_file(shadow, disk_identity(image), read_only=True)
+    image.disk = BlockShadow(image.disk, store)
+    image.map = read_map(image.disk)
 
 
 def _report(args: argparse.Namespace, disk_size: int, size: int, runs: dict[str, int]) -> None:

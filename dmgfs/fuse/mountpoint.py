@@ -222,10 +222,23 @@ def holders(path: str) -> Iterator[Holder]:
     for mount in mounts():
         if mount.path.startswith(inside):
             yield Holder(0, "mount", f"{mount.fstype} on {mount.path}")
+    for device, file in _loop_devices():
+        if file.startswith(inside):
+            yield Holder(0, "loop device", f"{device} of {file}")
     for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
         for what in _used_by(pid, path, inside):
             yield Holder(pid, _command(pid), what)
             break
+
+
+def _loop_devices() -> Iterator[tuple[str, str]]:
+    """(device, file behind it)."""
+    for name in sorted(os.listdir("/sys/block")) if os.path.isdir("/sys/block") else ():
+        try:
+            with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
+                yield f"/dev/{name}", file.read().rstrip("\n")
+        except OSError:
+            continue  # no loop device, or one without a file
 
 
 def _used_by(pid: int, path: str, inside: str) -> Iterator[str]:

@@ -52,7 +52,11 @@ def test_wrong_arguments_of_a_verb_are_64(arguments: list[str], capfd: pytest.Ca
     assert f"dmgfs {arguments[0]}: " in capfd.readouterr().err
 
 
-NO_IMAGE = ("mount", "unmount", "status", "shadow", "playlist", "ramdisk", "create")
+NO_IMAGE = (
+    *("mount", "unmount", "status", "shadow", "playlist"),
+    "create",
+    *("ramdisk", "attach", "detach"),
+)
 """Verbs whose first argument is none, or of whose failures other tests speak."""
 
 
