@@ -13,7 +13,7 @@ from stat import S_IFDIR, S_IFMT, S_IFREG
 from typing import NamedTuple
 
 from dmgfs.source import ByteSource, SliceSource
-from overlay.vfs import Attr, Content, Entry, Listing, Usage
+from overlay.vfs import FIRST_NEW_INODE, Attr, Content, Entry, Listing, Usage
 
 ROOT = 2
 DISK = 3
@@ -33,6 +33,7 @@ class DiskLower:
     """disk: the base. views: partitions, inside of it. uid, gid: who owns the files. made_ns: their date."""
 
     root = ROOT
+    end_ino = FIRST_NEW_INODE
     name_max = 255
 
     def __init__(self, disk: ByteSource, views: Sequence[View], *, uid: int, gid: int, made_ns: int) -> None:
@@ -103,6 +104,9 @@ class DiskLower:
         return ()
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
+        return None
+
+    def access_list(self, ino: int, name: bytes) -> bytes | None:
         return None
 
     def statfs(self) -> Usage:

@@ -17,6 +17,8 @@ from dmgfs.errors import DmgError
 from overlay.errors import ShadowError, ShadowInUse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dmgfs.cli.options import Shadow
     from dmgfs.fuse.serve import Shadow as ServedShadow
     from overlay.store import Store
@@ -146,9 +148,9 @@ def _served(args: argparse.Namespace, wanted: "Shadow", preallocate: int) -> "Se
     from overlay.file import FileStore
     from overlay.ram import RamStore
 
-    def open_file(base: "Base") -> "Store":
+    def open_file(base: "Callable[[], Base]") -> "Store":
         return FileStore.open_file(
-            wanted.path, base, force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
+            wanted.path, base(), force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
         )
 
     if wanted.kind == "none":

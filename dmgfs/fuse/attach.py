@@ -61,7 +61,7 @@ def serve_disk(
     lower = DiskLower(
         attached.disk, attached.views, uid=os.geteuid(), gid=os.getegid(), made_ns=time.time_ns() // 10**9 * 10**9
     )
-    tree = DiskTree(lower, shadow.open(attached.base) if shadow is not None else None)
+    tree = DiskTree(lower, shadow.open(lambda: attached.base) if shadow is not None else None)
     operations: type[DmgOperations] = DiskOperations if attached.views else DmgOperations
     serve_tree(
         attached,
