@@ -329,8 +329,7 @@ def truncate(state: State, attr: Attr, size: int, change: Change) -> int:
             stored = file.pages.stored
             if size < attr.size:
                 last = pages_in(size)
-                runs = file.pages.runs(last, pages_in(attr.size) - last)
-                stored -= sum(run.length for run in runs if is_stored(run.slot))
+                stored -= file.pages.stored_from(last)
                 change.items.append(Cutoff(ino, last))
                 rest = size & (PAGE - 1)
                 if rest and is_stored(file.pages[last - 1]):

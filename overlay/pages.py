@@ -126,6 +126,16 @@ class PageMap:
                 if run.slot != HOLE:
                     yield run
 
+    def stored_from(self, page: int) -> int:
+        """How many pages from `page` on are stored. Takes the time of what is there, not of how far it may reach."""
+        number, inside = page >> _BLOCK_BITS, page & (_BLOCK - 1)
+        count = 0
+        for key, block in self._blocks.items():
+            if key >= number:
+                cells = block if key > number else block[inside:]
+                count += len(cells) - cells.count(HOLE) - cells.count(ZERO)
+        return count
+
     def new_blocks(self, page: int, count: int) -> int:
         """How many blocks a change of these pages would add."""
         first, last = page >> _BLOCK_BITS, (page + count - 1) >> _BLOCK_BITS

@@ -13,7 +13,7 @@ from builders.refusal import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlay.contents import INLINE_MAX
+from overlay.contents import INLINE_MAX, MAX_SIZE
 from overlay.overlay import Overlay
 from overlay.ram import RamStore
 from overlay.vfs import Buffer, Steps, run
@@ -220,6 +220,24 @@ def test_absurd_sizes_are_refused_and_great_ones_are_sparse(lower: LowerTree) ->
     run(overlay.write(ino, 999_999_999_999_990, b"x"))
     assert pages(overlay, ino) == 1
     assert run(overlay.read(ino, 1 << 48, 10)) == bytes(10)
+
+
+@pytest.mark.timeout(20)
+def test_cutting_a_great_hole_takes_no_longer_than_a_small_one(lower: LowerTree) -> None:
+    """Whatever the size says: a daemon that counted the pages of this one would be gone for ever."""
+    store = RamStore(1 << 20)
+    overlay = Overlay(lower, store)
+    for ino in (new(overlay), file(overlay, b"large")):
+        run(overlay.write(ino, 3 * PAGE, b"x" * 2 * PAGE))
+        run(overlay.setattr(ino, size=MAX_SIZE))
+        run(overlay.write(ino, MAX_SIZE - 1, b"x"))
+        assert pages(overlay, ino) == 3
+        run(overlay.setattr(ino, size=MAX_SIZE - PAGE))
+        assert pages(overlay, ino) == 2
+        run(overlay.setattr(ino, size=4 * PAGE + 1))
+        assert pages(overlay, ino) == 2
+        assert content(overlay, ino)[3 * PAGE :] == b"x" * (PAGE + 1)
+        assert run(overlay.getattr(ino)).blocks <= 5 * PAGE // 512
 
 
 @settings(max_examples=60, deadline=None)

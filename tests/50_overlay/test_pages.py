@@ -86,6 +86,11 @@ class PageMapMachine(RuleBasedStateMachine):
         assert self.map.stored == sum(map(is_stored, stored.values()))
         assert self.map.blocks == len({key >> 6 for key in stored})
 
+    @rule(page=PAGES)
+    def stored_from(self, page: int) -> None:
+        there = [key for key, slot in self.model.items() if key >= page and is_stored(slot)]
+        assert self.map.stored_from(page) == len(there)
+
     @rule(page=PAGES, length=st.integers(1, 300))
     def foresee_blocks(self, page: int, length: int) -> None:
         there = {key >> 6 for key, slot in self.model.items() if slot != HOLE}
