@@ -16,7 +16,7 @@ from dmgfs.cli.report import printable
 
 SUMMARY = "unmount a directory and wait for the daemon to end"
 
-NO_INPUT, TEMPORARY = 66, 75
+NO_INPUT, TEMPORARY, NO_PERMISSION = 66, 75, 77
 
 ANSWER_SECONDS = 2.0
 LONGEST_SECONDS = 600.0
@@ -39,6 +39,11 @@ def run(args: argparse.Namespace) -> int:
         what = "nothing is mounted there" if there is None else f"a {there.fstype} is mounted there, no image"
         print(printable(f"dmgfs: {args.mountpoint}: {what}"), file=sys.stderr)
         return NO_INPUT
+    owner = next((word[8:] for word in there.options.split(",") if word.startswith("user_id=")), None)
+    if owner is not None and os.geteuid() not in (0, int(owner)):
+        text = f"mounted by user {owner}; only that user and root can unmount it"
+        print(printable(f"dmgfs: {args.mountpoint}: {text}"), file=sys.stderr)
+        return NO_PERMISSION
     daemon, socket = _watch(path) if there.fstype == mountpoint.FSTYPE else (mountpoint.daemon_below(there), b"")
     if there.source == mountpoint.RAM_DISK and (daemon is not None or there.fstype != mountpoint.FSTYPE):
         from dmgfs.fuse import sockets

@@ -125,7 +125,7 @@ def test_in_another_namespace(inside, image, place):
     with other:
         assert other.stdout is not None
         other.stdout.readline()
-        there = Namespace(other.pid)
+        there = Namespace(other.pid, inside.folder)
         assert said(inside.run("mount", "-N", str(other.pid), "-r", "-t", "dmgfs", image, place)) == QUIET
         assert there.options(place)
         assert not inside.options(place)

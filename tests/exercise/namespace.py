@@ -4,10 +4,15 @@ touching the machine. Everything mounted in it is gone at the end, daemons inclu
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from exercise.mounted import DMGFS
+
+USERS = (4_000_001, 4_000_002)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 LET_GO = "umount -a -i -l -t fuse.dmgfs"
 """The namespace begins with copies of all mounts; those of other tests would keep their daemons from ending."""
@@ -16,10 +21,11 @@ PROGRAMS = ("dmgfs", "mount.dmgfs")
 
 
 class Namespace:
-    """process: one that lives in it."""
+    """process: one that lives in it. folder: a tmpfs, seen in it only."""
 
-    def __init__(self, process: int) -> None:
+    def __init__(self, process: int, folder: Path) -> None:
         self.process = process
+        self.folder = folder
 
     def run(
         self, *command: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60
@@ -41,6 +47,34 @@ class Namespace:
         done = self.run("sh", "-ec", script, env=options)
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def let_users_in(self) -> None:
+        """There are two ordinary users (USERS); they may use /dev/fuse, and reach Python and dmgfs wherever those are."""
+        self.shell(
+            'mknod -m 666 "$T/fuse" c 10 229; mount --bind "$T/fuse" /dev/fuse\n'
+            'cp /etc/passwd "$T/passwd"; chmod 644 "$T/passwd"; mount --bind "$T/passwd" /etc/passwd\n'
+            + "".join(f'echo "dmgfs{user}:x:{user}:{user}::/:/bin/sh" >>/etc/passwd\n' for user in USERS),
+            T=str(self.folder),
+        )
+        for path in {Path(sys.base_prefix), Path(sys.prefix), REPOSITORY}:
+            for above in reversed(path.parents):
+                if not above.stat().st_mode & 0o001:
+                    self._open_way(above, path)
+                    break
+
+    def _open_way(self, shut: Path, path: Path) -> None:
+        self.shell(
+            'mkdir -p "$T/held"; mount --bind "$P" "$T/held"; mount -t tmpfs -o mode=755 none "$SHUT"\n'
+            'mkdir -p "$P"; mount --move "$T/held" "$P"',
+            T=str(self.folder),
+            P=str(path),
+            SHUT=str(shut),
+        )
+
+    def as_user(self, user: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        """The same without any privilege."""
+        words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+        return self.run(*words, *command, env={"HOME": "/"})
 
     def mounts(self) -> list[tuple[str, str, str]]:
         """(path, type, options of the mount and of the file system)."""
@@ -66,7 +100,7 @@ def namespace(folder: Path) -> Iterator[Namespace]:
     )
     assert held.stdout is not None
     held.stdout.readline()
-    inside = Namespace(held.pid)
+    inside = Namespace(held.pid, folder)
     try:
         inside.shell(
             'mount -t tmpfs none "$FOLDER"; mkdir "$FOLDER/upper" "$FOLDER/work"\n'
