@@ -2,7 +2,8 @@
 scripts/test-boot.
 
 Every boot is a kernel of Debian's and an initial RAM disk made by initramfs-tools, in QEMU, with the image on a disk of its
-own that is read-only for the machine. In the booted system a service proves that it works and powers off (see root/boot-proof).
+own that is read-only for the machine. In the booted system a service proves that it works and powers off (see
+root/boot-proof).
 What the console said is kept in evidence/boot/NAME.log. A boot that says too little, says FAILED, does not power off or
 changes its image's disk ends the run with exit 1.
 """
