@@ -31,6 +31,7 @@ from dmgfs.errors import (
 VERBS = (
     "mount",
     "unmount",
+    "enter",
     "status",
     "shadow",
     "info",

@@ -53,7 +53,7 @@ def test_wrong_arguments_of_a_verb_are_64(arguments: list[str], capfd: pytest.Ca
 
 
 NO_IMAGE = (
-    *("mount", "unmount", "status", "shadow", "playlist"),
+    *("mount", "unmount", "enter", "status", "shadow", "playlist"),
     "create",
     *("ramdisk", "attach", "detach"),
 )
