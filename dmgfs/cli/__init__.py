@@ -48,6 +48,10 @@ VERBS = (
     "attach",
     "detach",
     "imageboot",
+    "hdik",
+    "vndevice",
+    "nbdst",
+    "shims",
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, memory_size, shadow_budget
+from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, convert, memory_size, parse_size, shadow_budget
 from dmgfs.cli.report import JsonList, human, print_json, printable
 from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
 from overlay.errors import ShadowError
@@ -36,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     attach.add_argument("mountpoint", metavar="MOUNTPOINT")
     attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE", help="where changes go from now on")
     attach.add_argument("--force-base", action="store_true", help="take a file that was made over another image")
+    attach.add_argument("--recycle", action="store_true", help="begin with an empty file, whatever is in it")
+    attach.add_argument("--preallocate", metavar="SIZE", help="reserve room for the file now")
     diff = verb("diff", "list what differs from the image")
     diff.add_argument("where", metavar="MOUNTPOINT|FILE")
     diff.add_argument("--json", action="store_true", help="write a JSON list")
@@ -97,7 +99,10 @@ def _attach(args: argparse.Namespace) -> int:
         text = "the kernel mounted it read-only, and only root can change that; mount with --late-shadow next time"
         raise OSError(errno.EPERM, text, args.mountpoint)
     kind, _, amount = args.shadow.partition(":")
+    preallocate = convert("preallocate", args.preallocate, parse_size, 0)
     if kind == "ram":
+        if args.recycle or preallocate:
+            raise WrongUsage("--recycle and --preallocate are about a shadow FILE")
         size = shadow_budget(args.shadow, amount) if amount else memory_size() * DEFAULT_SHARE // 100
         ask(mount.path, "attach", size=size)
     else:
@@ -106,7 +111,8 @@ def _attach(args: argparse.Namespace) -> int:
         file = os.open(path, flags, 0o600)
         try:
             _require_elsewhere(file, mount.device, path)
-            ask(mount.path, "attach", [file], seconds=None, path=path, force=args.force_base)
+            wish = {"force": args.force_base, "recycle": args.recycle, "preallocate": preallocate}
+            ask(mount.path, "attach", [file], seconds=None, path=path, **wish)
         finally:
             os.close(file)
     if read_only:

@@ -162,17 +162,16 @@ class Verbs:
 
     async def attach(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, Any]:
         """size: bytes of memory; or one file passed open, with its path as the user calls it; force: also one that was
-        made over another image. The kernel still refuses changes where it was mounted read-only: the client remounts, then
-        asks for `settle`."""
+        made over another image; recycle: as an empty one; preallocate: bytes to reserve. The kernel still refuses changes
+        where it was mounted read-only: the client remounts, then asks for `settle`."""
         if self._overlay.writable:
             raise OSError(errno.EBUSY, "it has a shadow already")
         tree = Tree(self._overlay.lower.end_ino)
         name = request.get("path")
         size = request.get("size")
         if files and isinstance(name, str):
-            force = request.get("force") is True
             opened = os.dup(files[0])
-            store: Store = await trio.to_thread.run_sync(self._open_file, opened, name, force, tree)
+            store: Store = await trio.to_thread.run_sync(self._open_file, opened, name, request, tree)
         elif isinstance(size, int) and size >= SHADOW_MIN:
             store, name = RamStore(size), "ram"
             store.load(tree)
@@ -190,10 +189,17 @@ class Verbs:
             await self.settle(request, ())
         return {"used": store.used, "budget": store.budget}
 
-    def _open_file(self, opened: int, name: str, force: bool, tree: Tree) -> Store:
+    def _open_file(self, opened: int, name: str, request: Mapping[str, Any], tree: Tree) -> Store:
+        size = request.get("preallocate")
         disk = FileDisk.of(opened, name)
         try:
-            store = FileStore(disk, self._base(), force_base=force)
+            store = FileStore(
+                disk,
+                self._base(),
+                force_base=request.get("force") is True,
+                recycle=request.get("recycle") is True,
+                preallocate=size if isinstance(size, int) and size > 0 else 0,
+            )
             store.load(tree)
         except BaseException:
             disk.close()

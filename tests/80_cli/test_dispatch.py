@@ -55,7 +55,7 @@ def test_wrong_arguments_of_a_verb_are_64(arguments: list[str], capfd: pytest.Ca
 NO_IMAGE = (
     *("mount", "unmount", "enter", "status", "shadow", "playlist"),
     "create",
-    *("ramdisk", "attach", "detach"),
+    *("ramdisk", "attach", "detach", "hdik", "vndevice", "nbdst", "shims", "nbi", "rc"),
 )
 """Verbs whose first argument is none, or of whose failures other tests speak."""
 
