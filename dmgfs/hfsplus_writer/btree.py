@@ -95,11 +95,12 @@ class TreeWriter:
         self._first_key = b""
         self._records = 0
 
-    def add(self, key: bytes, data: bytes) -> None:
-        """The next record. key: with its length field, of even length."""
+    def add(self, key: bytes, data: bytes, room: int = 0) -> None:
+        """The next record. key: with its length field, of even length. room: bytes that must be left in its node from the
+        beginning of the record on, even if it is shorter."""
         row = key + data if len(data) % 2 == 0 else key + data + b"\0"
         need = len(row) + 2
-        if need > self._room:
+        if need > self._room or room > self._room:
             self._write_node(last=False)
         if not self._rows:
             self._first_key = key

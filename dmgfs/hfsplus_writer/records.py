@@ -21,13 +21,13 @@ from dmgfs.hfsplus.structs import (
     INLINE_ATTRIBUTE,
     INLINE_ATTRIBUTE_HEADER,
 )
-from dmgfs.hfsplus.unicode import encode
+from dmgfs.hfsplus.unicode import MAX_NAME_UNITS, encode
 from dmgfs.hfsplus_writer.contents import LARGEST_INLINE
 from dmgfs.hfsplus_writer.geometry import blocks_of
 from dmgfs.hfsplus_writer.inventory import RESOURCE_FORK, Inventory
 
-Record = tuple[bytes, bytes]
-"""Key with its length field, and data."""
+Record = tuple[bytes, bytes, int]
+"""Key with its length field, data, and how much room it wants in its node."""
 
 _COMMON = ">hHII5IIIBBHI32sII"
 FOLDER = struct.Struct(_COMMON)
@@ -36,6 +36,10 @@ _FORK_OF_ATTRIBUTE = struct.Struct(">I4xQIIII56x")
 
 HAS_THREAD, HAS_ATTRIBUTES = 0x02, 0x04
 LARGEST_THREAD = CATALOG_KEY.size + CATALOG_THREAD.size
+THREAD_ROOM = CATALOG_KEY.size + CATALOG_THREAD.size + 2 * MAX_NAME_UNITS
+"""A thread is declared with room for the longest name, and there are readers (The Sleuth Kit) that give up on a folder if
+so much is not left in the node."""
+
 _TYPE_BITS, _FOLDER_BITS = 0o170000, 0o040000
 _NO_FINDER_INFO = bytes(32)
 
@@ -55,7 +59,7 @@ def catalog_size(inventory: Inventory) -> tuple[int, int, int, int]:
     threads = objects * LARGEST_THREAD + names
     own = objects * CATALOG_KEY.size + names + folders * FOLDER.size + (objects - folders) * FILE.size
     largest_key = CATALOG_KEY.size + longest
-    return 2 * objects, threads + own, largest_key + FILE.size, largest_key
+    return 2 * objects, threads + own, max(largest_key + FILE.size, THREAD_ROOM), largest_key
 
 
 def catalog(inventory: Inventory, *, hfsx: bool, base: int, block_size: int) -> Iterator[Record]:
@@ -71,7 +75,7 @@ def catalog(inventory: Inventory, *, hfsx: bool, base: int, block_size: int) -> 
             row = next(objects, None)
         stored = key if name is None else name
         kind = FOLDER_THREAD if mode & _TYPE_BITS == _FOLDER_BITS else FILE_THREAD
-        yield key_of(6, cnid, 0), thread_of(kind, 0, parent, len(stored) // 2) + stored
+        yield key_of(6, cnid, 0), thread_of(kind, 0, parent, len(stored) // 2) + stored, THREAD_ROOM
     while row is not None:
         yield _object(row, hfsx, base, block_size)
         row = next(objects, None)
@@ -94,13 +98,13 @@ def _object(row: tuple[Any, ...], hfsx: bool, base: int, block_size: int) -> Rec
         return head, FOLDER.pack(
             FOLDER_RECORD, record_flags, counted, cnid, *dates, uid, gid, admin, own, mode, special, finder, 0,
             folders if hfsx else 0,
-        )  # fmt: skip
+        ), 0  # fmt: skip
     if link is not None or counted:
         record_flags |= HAS_LINK_CHAIN
     return head, FILE.pack(
         FILE_RECORD, record_flags, counted, cnid, *dates, uid, gid, admin, own, mode, special, finder, 0, 0,
         *_fork(size, start, base, block_size), *_fork(resource, resource_start, base, block_size),
-    )  # fmt: skip
+    ), 0  # fmt: skip
 
 
 def _fork(size: int, start: int, base: int, block_size: int) -> tuple[int, int, int, int, int]:
@@ -136,6 +140,6 @@ def attributes(inventory: Inventory, *, base: int, block_size: int) -> Iterator[
         key = ATTRIBUTE_KEY.pack(ATTRIBUTE_KEY.size - 2 + len(name), 0, cnid, 0, len(name) // 2) + name
         if value is None:
             blocks = blocks_of(size, block_size)
-            yield key, _FORK_OF_ATTRIBUTE.pack(FORK_ATTRIBUTE, size, 0, blocks, base + start, blocks)
+            yield key, _FORK_OF_ATTRIBUTE.pack(FORK_ATTRIBUTE, size, 0, blocks, base + start, blocks), 0
         else:
-            yield key, INLINE_ATTRIBUTE_HEADER.pack(INLINE_ATTRIBUTE, size) + value
+            yield key, INLINE_ATTRIBUTE_HEADER.pack(INLINE_ATTRIBUTE, size) + value, 0

@@ -187,8 +187,8 @@ class _Trees:
             **({} if flags is None else {"flags": flags}),
         )
         add, update = writer.add, self._sum.update
-        for number, (key, data) in enumerate(records):
-            add(key, data)
+        for number, (key, data, room) in enumerate(records):
+            add(key, data, room)
             update(key)
             update(data)
             if number % 1024 == 1023:
