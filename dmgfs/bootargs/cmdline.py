@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dmgfs.bootargs.netboot import parse_root_path
 from dmgfs.bootargs.rootpath import file_path
 from dmgfs.errors import WrongBootArgument
 
@@ -148,10 +149,18 @@ def _named(ours: dict[str, str], others: dict[str, str]) -> list[str] | None:
         words = [others["container-dmg"]] if "container-dmg" in others else []
         return [file_path(word) for word in (*words, others["root-dmg"])]
     if "rp0" in others:
-        return [file_path(others[name]) for name in ("rp0", "rp1") if name in others]
+        return [_here(others[name]) for name in ("rp0", "rp1") if name in others]
     if "rp" in others:
-        return [file_path(others["rp"])]
+        return [_here(others["rp"])]
     return None
+
+
+def _here(text: str) -> str:
+    """A root path of Darwin's, if it is on this machine."""
+    path = parse_root_path(text)
+    if path.kind != "file":
+        raise WrongBootArgument(f"{text}: that is on a server; mount it first and write {_PREFIX}image=PATH")
+    return path.image
 
 
 def _place(text: str, root: str) -> Place:

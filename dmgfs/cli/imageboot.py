@@ -26,12 +26,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an existing directory")
     add("--cmdline", metavar="TEXT", help=f"instead of {CMDLINE}")
+    add(
+        "--root-path", metavar="PATH", nargs="+", help="only say what Darwin's root path means (file:, nfs:, http: …)"
+    )
     add("--show", action="store_true", help="only say what would be done, as JSON; exit code 64 if no image is named")
 
 
 def run(args: argparse.Namespace) -> int:
     from dmgfs.bootargs.cmdline import parse
 
+    if args.root_path:
+        from dmgfs.bootargs.netboot import parse_root_paths
+
+        print_json([asdict(path) for path in parse_root_paths(args.root_path)])
+        return 0
     text = args.cmdline
     if text is None:
         with open(CMDLINE, encoding="utf-8", errors="surrogateescape") as file:
