@@ -52,6 +52,7 @@ VERBS = (
     "vndevice",
     "nbdst",
     "shims",
+    "nbi",
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77

@@ -3,6 +3,7 @@ they are printed, with our shims; hdik, vndevice and nbdst say and refuse what D
 
 import json
 import os
+import plistlib
 import shutil
 import stat
 import subprocess
@@ -280,6 +281,18 @@ def test_nbdst_refuses_another_base_and_preallocates_now(place, tmp_path, device
     said = nbdst("-preallocate", str(1 << 60), place, tmp_path / "huge")
     assert said.code != 0
     assert not os.path.exists(place / "new")
+    assert dmgfs("unmount", place).code == 0
+
+
+def test_a_netboot_folder_is_mounted_writable_as_its_clients_would(place, tmp_path):
+    folder = tmp_path / "x.nbi"
+    (folder / "i386").mkdir(parents=True)
+    (folder / "i386" / "booter").touch()
+    shutil.copy(SAMPLE, folder / "NetBoot.dmg")
+    known = {"Type": "NFS", "RootPath": "NetBoot.dmg", "Architectures": ["i386"], "SupportsDiskless": True}
+    (folder / "NBImageInfo.plist").write_bytes(plistlib.dumps(known))
+    assert dmgfs("nbi", "mount", folder, place).code == 0
+    (place / "new").touch()
     assert dmgfs("unmount", place).code == 0
 
 
