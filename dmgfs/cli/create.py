@@ -1,5 +1,5 @@
-"""dmgfs create: a disk image out of a folder, in one go. What HFS+ cannot hold is found, and told, before anything is
-written; the image appears under its name when it is complete.
+"""dmgfs create: a disk image out of a folder or a tar archive, in one go. What HFS+ cannot hold
+is found, and told, before anything is written; the image appears under its name when it is complete.
 
 The same tree and options give the same image if SOURCE_DATE_EPOCH is set: it is the date of the volume, and no file is
 younger. Exit codes besides the usual: 65 where the tree does not fit on HFS+, 73 where the output exists.
@@ -7,6 +7,7 @@ younger. Exit codes besides the usual: 65 where the tree does not fit on HFS+, 7
 
 import argparse
 import os
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ from dmgfs.cli.report import Progress, add_progress_option, human, print_json, p
 from dmgfs.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
+    from dmgfs.gathering.folder import FolderOrigin
+    from dmgfs.gathering.tar import TarOrigin
+    from dmgfs.hfsplus_writer.inventory import Inventory
     from dmgfs.hfsplus_writer.volume import NewVolume
     from dmgfs.packing import Packed
 
-SUMMARY = "make a disk image out of a folder"
+SUMMARY = "make a disk image out of a folder or a tar archive"
 
 USAGE, CANNOT_CREATE = 64, 73
 SECTOR = 512
@@ -28,7 +32,9 @@ LAYOUTS = ("gpt", "apm", "none")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="SRC", help="the folder whose contents the volume gets")
+    parser.add_argument(
+        "image", metavar="SRC", help="what the volume gets: a folder, a tar archive, or - for a tar stream"
+    )
     parser.add_argument("output", metavar="OUT", help="the image to write")
     parser.add_argument("--format", choices=FORMATS, default="udzo", help="as `convert --to`; default udzo")
     parser.add_argument(
@@ -68,7 +74,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace) -> int:
-    from dmgfs.gathering.folder import FolderOrigin
     from dmgfs.hfsplus_writer.inventory import Inventory
     from dmgfs.hfsplus_writer.volume import Settings, write_volume
     from dmgfs.packing.layout import overhead
@@ -79,14 +84,7 @@ def _create(args: argparse.Namespace) -> int:
     name = _volume_name(args)
     inventory = Inventory(case_sensitive=args.fs == "hfsx")
     found = Progress(args.progress, "find")
-    origin = FolderOrigin(
-        args.image,
-        inventory,
-        owner=_owner(args.owners),
-        latest=latest,
-        one_file_system=args.one_file_system,
-        advance=found.advance,
-    )
+    origin = _origin(args, inventory, latest, found)
     try:
         origin.gather(name)
         settings = Settings(hfsx=args.fs == "hfsx", created=created, size=size, journal=None if args.journal else 0)
@@ -100,6 +98,23 @@ def _create(args: argparse.Namespace) -> int:
         inventory.close()
     _report(args, volume, packed)
     return 0
+
+
+def _origin(
+    args: argparse.Namespace, inventory: "Inventory", latest: int | None, found: Progress
+) -> "FolderOrigin | TarOrigin":
+    owner = _owner(args.owners)
+    if args.image != "-" and os.path.isdir(args.image):
+        from dmgfs.gathering.folder import FolderOrigin
+
+        only = args.one_file_system
+        return FolderOrigin(
+            args.image, inventory, owner=owner, latest=latest, one_file_system=only, advance=found.advance
+        )
+    from dmgfs.gathering.tar import TarOrigin
+
+    file = sys.stdin.buffer if args.image == "-" else os.fdopen(os.open(args.image, os.O_RDONLY | os.O_CLOEXEC), "rb")
+    return TarOrigin(file, inventory, owner=owner, latest=latest, advance=found.advance)
 
 
 def _pack(args: argparse.Namespace, volume: "NewVolume") -> "Packed":
@@ -155,7 +170,12 @@ def _volume_name(args: argparse.Namespace) -> bytes:
     from dmgfs.cli.options import WrongUsage
     from dmgfs.gathering.translation import Left, disk_name
 
-    told = args.volname if args.volname is not None else os.path.basename(os.path.abspath(args.image)) or "untitled"
+    told = args.volname
+    if told is None:
+        path = os.path.abspath(args.image)
+        name = os.path.basename(path)
+        told = (name if os.path.isdir(path) else re.sub(r"\.(tar(\.\w+)?|t[gbx]z)$", "", name)) or "untitled"
+        told = "untitled" if args.image == "-" else told
     stored = disk_name(os.fsencode(told), Left())
     if isinstance(stored, str) or "/" in told:
         why = stored if isinstance(stored, str) else "names with /"

@@ -25,9 +25,10 @@ from dmgfs.gathering.translation import (
     Left,
     device,
     disk_name,
+    good_date,
     good_target,
+    with_link_type,
 )
-from dmgfs.hfsplus_writer.dates import fits
 from dmgfs.hfsplus_writer.inventory import Inventory, Item
 from dmgfs.source import Buffer
 from dmgfs.volume import ROOT_FOLDER
@@ -159,11 +160,7 @@ class FolderOrigin:
         special: int,
     ) -> Item:
         mode = status.st_mode
-        modified = status.st_mtime_ns // 1_000_000_000
-        if self._latest is not None:
-            modified = min(modified, self._latest)
-        if not fits(modified):
-            self.left.count("dates before 1904 or after February 2040, which become the nearest that HFS+ has")
+        modified = good_date(status.st_mtime_ns // 1_000_000_000, self._latest, self.left)
         size = 0
         if stat.S_ISREG(mode):
             size = status.st_size
@@ -172,7 +169,7 @@ class FolderOrigin:
         uid, gid = self._owner or (status.st_uid, status.st_gid)
         finder = attributes.finder
         if stat.S_ISLNK(mode):
-            finder = b"slnkrhap" + (finder or bytes(32))[8:]
+            finder = with_link_type(finder)
         return Item(parent, stored, mode, uid, gid, modified, size, source, special, finder=finder)
 
     def _attributes(self, path: bytes, status: os.stat_result, at: bytes) -> Attributes:

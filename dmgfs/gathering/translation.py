@@ -8,6 +8,7 @@ import os
 import stat
 
 from dmgfs.hfsplus.unicode import compose, decompose, encode
+from dmgfs.hfsplus_writer.dates import fits
 from dmgfs.hfsplus_writer.inventory import (
     FINDER_INFO,
     MOST_ATTRIBUTE_UNITS,
@@ -82,6 +83,20 @@ def device(rdev: int) -> int | None:
 
 def good_target(target: bytes) -> bool:
     return 0 < len(target) <= _LONGEST_TARGET and b"\0" not in target
+
+
+def good_date(modified: int, latest: int | None, left: Left) -> int:
+    """The date of modification that an object gets, in Unix seconds."""
+    if latest is not None:
+        modified = min(modified, latest)
+    if not fits(modified):
+        left.count("dates before 1904 or after February 2040, which become the nearest that HFS+ has")
+    return modified
+
+
+def with_link_type(finder: bytes | None) -> bytes:
+    """The Finder information of a symbolic link: it has a type and a creator of its own."""
+    return b"slnkrhap" + (finder or bytes(32))[8:]
 
 
 class Attributes:

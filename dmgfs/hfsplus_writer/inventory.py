@@ -33,6 +33,7 @@ MOST_NAMED = 20
 
 _CACHE_KIB = 48 << 10
 _BATCH = 2000
+_TYPE_BITS, _FOLDER_BITS = 0o170000, 0o040000
 
 _SCHEMA = """
 CREATE TABLE object (
@@ -84,6 +85,16 @@ class Item(NamedTuple):
     finder: bytes | None = None
 
 
+class Known(NamedTuple):
+    """What stands under a name. link: the object that it is another name of, None if it is one itself."""
+
+    parent: int
+    name: bytes
+    number: int
+    mode: int
+    link: int | None
+
+
 class Inventory:
     """case_sensitive: HFSX that tells case apart. next_number: of the next object that is added. database: for what
     belongs to this package and to sources. lock: whoever asks the database in several threads holds it."""
@@ -133,7 +144,8 @@ class Inventory:
         return number
 
     def put(self, number: int, item: Item, link: int | None) -> None:
-        """Adds under a number that the caller has reserved. link: of which object it is another name."""
+        """Adds under a number that the caller has reserved, or replaces what was added under it. link: of which object it
+        is another name."""
         parent, name, mode, uid, gid, modified, size, source, special, created, changed, accessed, flags, finder = (
             item
         )
@@ -159,7 +171,7 @@ class Inventory:
         """What was added so far is in the database."""
         plain = [row for row in self._objects if len(row) == 16]
         links = [row for row in self._objects if len(row) == 17]
-        self.database.executemany(f"INSERT INTO object ({_COLUMNS}) VALUES ({'?,' * 15}?)", plain)
+        self.database.executemany(f"INSERT OR REPLACE INTO object ({_COLUMNS}) VALUES ({'?,' * 15}?)", plain)
         self.database.executemany(f"INSERT INTO object ({_COLUMNS}, link) VALUES ({'?,' * 16}?)", links)
         self.database.executemany(
             "INSERT OR REPLACE INTO attribute (cnid, name, value) VALUES (?,?,?)", self._attributes
@@ -176,14 +188,30 @@ class Inventory:
     def remember(self, device: int, number: int, cnid: int) -> None:
         self.database.execute("INSERT INTO seen VALUES (?,?,?)", (device, number, cnid))
 
-    def child(self, parent: int, name: bytes) -> tuple[int, int] | None:
-        """(number, mode) of what was added last under this name."""
+    def child(self, parent: int, name: bytes) -> "Known | None":
+        """What was added last under this name."""
         self.flush()
         found = self.database.execute(
-            "SELECT cnid, mode FROM object WHERE parent=? AND key=? AND coalesce(name, key)=? ORDER BY cnid DESC",
+            "SELECT cnid, mode, link FROM object WHERE parent=? AND key=? AND coalesce(name, key)=? ORDER BY cnid DESC",
             (parent, self.folding(name), name),
         ).fetchone()
-        return None if found is None else (int(found[0]), int(found[1]))
+        return None if found is None else Known(parent, name, *found)
+
+    def drop_replaced(self) -> None:
+        """Of the objects that have one name, letter by letter, the last stays."""
+        self.flush()
+        same = "SELECT parent, key, coalesce(name, key), max(cnid) FROM object GROUP BY 1, 2, 3 HAVING count(*) > 1"
+        for parent, key, name, last in self.database.execute(same).fetchall():
+            rows = self.database.execute(
+                "SELECT cnid, mode, (SELECT count(*) FROM object l WHERE l.link=o.cnid) FROM object o"
+                " WHERE parent=? AND key=? AND coalesce(name, key)=? AND cnid<>?",
+                (parent, key, name, last),
+            ).fetchall()
+            for cnid, mode, links in rows:
+                if links or mode & _TYPE_BITS == _FOLDER_BITS:
+                    self.problem("names that something else replaces", f"{self.path(parent)}/{decode(bytes(name))}")
+                self.database.execute("DELETE FROM object WHERE cnid=?", (cnid,))
+                self.database.execute("DELETE FROM attribute WHERE cnid=?", (cnid,))
 
     def problem(self, kind: str, place: str) -> None:
         """Something that cannot be written; `finish` will raise."""
