@@ -143,11 +143,11 @@ class FileStore:
     def load(self, tree: Tree) -> None:
         assert tree.first_ino == first_ino(self._base), "another number of layers"
         self._tree = tree
-        self._loaded = True
         if self._found:
             self._resume()
         else:
             self._begin()
+        self._loaded = True
         if not self._read_only:
             self._disk.grow(self._preallocate)
             self._space.stretch()

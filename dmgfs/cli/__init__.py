@@ -27,6 +27,7 @@ from dmgfs.errors import (
     WrongBootArgument,
     WrongPassphrase,
 )
+from overlay.errors import NotAShadow, ShadowBase, ShadowDamaged, ShadowError, ShadowInUse
 
 VERBS = (
     "mount",
@@ -56,6 +57,7 @@ VERBS = (
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77
+SHADOW_IS_OTHER, SHADOW_IN_USE, SHADOW_DAMAGED, SHADOW_OF_ANOTHER = 73, 75, 76, 78
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (NotAnImage, NO_INPUT),
@@ -66,6 +68,11 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (PassphraseNeeded, NO_PERMISSION),
     (WrongPassphrase, NO_PERMISSION),
     (DmgError, DATA_ERROR),
+    (NotAShadow, SHADOW_IS_OTHER),
+    (ShadowInUse, SHADOW_IN_USE),
+    (ShadowDamaged, SHADOW_DAMAGED),
+    (ShadowBase, SHADOW_OF_ANOTHER),
+    (ShadowError, DATA_ERROR),
     (FileNotFoundError, NO_INPUT),
     (NotADirectoryError, NO_INPUT),
     (IsADirectoryError, NO_INPUT),
@@ -142,6 +149,11 @@ def fail(image: str | None, error: BaseException) -> int:
         text = str(error) or "out of memory"
     subject = f"{image}: " if image else ""
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)
+    return code_of(error)
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code for an error of one of the kinds above."""
     return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
 
 

@@ -10,11 +10,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from dmgfs.cli import code_of
 from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, parse_words
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
 from dmgfs.errors import DmgError
-from overlay.errors import ShadowError, ShadowInUse
+from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     except MountFailed as error:
         return _say(f"{path}: {error}", OS_ERROR)
     except ShadowError as error:
-        return _say(f"{shadow.path}: {error}", NO_PERMISSION if isinstance(error, ShadowInUse) else DATA_ERROR)
+        return _say(f"{shadow.path}: {error}", code_of(error))
     except BaseExceptionGroup as group:
         cause: BaseException = group
         while isinstance(cause, BaseExceptionGroup):

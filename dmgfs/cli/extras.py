@@ -93,7 +93,13 @@ def extras(args: argparse.Namespace, shadow: Shadow) -> "Extras":
         from dmgfs.fuse.toram import ToRam
 
         to_ram = ToRam()
-    return Extras(to_ram, _wish(args.playlist), shadow.budget if args.engine == "overlayfs" else None, args.liveroot)
+    return Extras(
+        to_ram,
+        _wish(args.playlist),
+        shadow.budget if args.engine == "overlayfs" else None,
+        args.liveroot,
+        args.verify == "full",
+    )
 
 
 def _wish(text: str | None) -> "Wish | None":

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dmgfs.cli import code_of
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.options import (
     Shadow,
@@ -23,11 +24,12 @@ from dmgfs.cli.options import (
     parse_size,
     parse_words,
 )
+from dmgfs.cli.policy import Policy, add_policy_options, parse_policy
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
 from dmgfs.cli.view import add_view_options, view_of
 from dmgfs.errors import DmgError
-from overlay.errors import ShadowError, ShadowInUse
+from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
     from dmgfs.container import OpenFile
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "mount an image on a directory"
 
-USAGE, DATA_ERROR, SOFTWARE, OS_ERROR, NO_PERMISSION = 64, 65, 70, 71, 77
+USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
 
 CACHE_BYTES = 32 << 20
 
@@ -77,6 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="keep and obey POSIX access control lists (costs a request per object used)",
     )
     add_extra_options(parser)
+    add_policy_options(parser)
     add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
     parser.set_defaults(sloppy=False)
@@ -100,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
         view = view_of(args)
         shadow = check(args, shadow)
+        policy = parse_policy(args)
     except WrongUsage as error:
         return _say(f"mount: {error}", USAGE)
     daemon.keep_standard_streams()
@@ -127,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             if ready is not None:
                 ready()
 
-        return _serve(args, words, shadow, path, cache_bytes, preallocate, view, answered)
+        return _serve(args, words, shadow, path, cache_bytes, preallocate, view, policy, answered)
 
 
 def _serve(
@@ -138,6 +142,7 @@ def _serve(
     cache_bytes: int,
     preallocate: int,
     view: "View",
+    policy: Policy,
     ready: Callable[[], None],
 ) -> int:
     """In the process that serves, from opening the image to the end."""
@@ -148,15 +153,16 @@ def _serve(
     except ImportError as error:
         return _say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
     chosen = extras(args, shadow)
+    open_file = FileSource if chosen.to_ram is None else chosen.to_ram.open_file
     try:
         serve(
-            lambda: _open(args, cache_bytes, FileSource if chosen.to_ram is None else chosen.to_ram.open_file),
+            lambda: policy.patiently(lambda: _open(args, cache_bytes, open_file)),
             path,
             partition=args.partition,
             view=view,
             layers=args.shadow_ro,
             force_base=args.force_base,
-            shadow=_shadow(args, shadow, preallocate) if chosen.overlay_budget is None else None,
+            shadow=_shadow(args, shadow, preallocate, policy) if chosen.overlay_budget is None else None,
             late_shadow=args.late_shadow,
             access_lists=args.acl,
             kernel_words=kernel_words(args, words.kernel),
@@ -168,8 +174,7 @@ def _serve(
     except MountFailed as error:
         return _say(f"{path}: {error}", OS_ERROR)
     except ShadowError as error:
-        code = NO_PERMISSION if isinstance(error, ShadowInUse) else DATA_ERROR
-        return _say(f"{error.path or shadow.path}: {error}", code)
+        return _say(f"{error.path or shadow.path}: {error}", code_of(error))
     except (DmgError, OSError, MemoryError):
         raise
     except Exception as error:
@@ -194,21 +199,23 @@ def _layers(files: Sequence[str], shadow: Shadow) -> list[str]:
     return layers
 
 
-def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int) -> "ServedShadow | None":
+def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int, policy: Policy) -> "ServedShadow | None":
     from dmgfs.fuse.serve import Shadow as ServedShadow
     from overlay.file import FileStore
     from overlay.ram import RamStore
 
     def open_file(base: "Callable[[], Base]") -> "Store":
-        return FileStore.open_file(
-            wanted.path, base(), force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
+        return policy.patiently(
+            lambda: FileStore.open_file(
+                wanted.path, base(), force_base=args.force_base, recycle=args.recycle, preallocate=preallocate
+            )
         )
 
     if wanted.kind == "none":
         return None
     if wanted.kind == "ram":
         return ServedShadow("ram", lambda base: RamStore(wanted.budget))
-    return ServedShadow(wanted.path, open_file)
+    return ServedShadow(wanted.path, open_file, policy.otherwise(wanted.path))
 
 
 def _say(line: str, code: int) -> int:

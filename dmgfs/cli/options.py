@@ -30,6 +30,7 @@ OURS = frozenset(
     {"shadow", "shadow-ro", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
     | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
+    | {"on-error", "wait", "verify"}
 )
 _SWITCHES = frozenset(
     {"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram", "liveroot"}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dmgfs.cli import code_of
 from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, convert, memory_size, parse_size, shadow_budget
 from dmgfs.cli.report import JsonList, human, print_json, printable
 from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     except ShadowError as error:
         about = args.file if "file" in args else args.where
         print(printable(f"dmgfs: {about}: {error}"), file=sys.stderr)
-        return DATA_ERROR
+        return code_of(error)
 
 
 def _resize(args: argparse.Namespace) -> int:

@@ -30,12 +30,14 @@ class Beside(Protocol):
 @dataclass(frozen=True, slots=True)
 class Extras:
     """to_ram: with the files that it opened. playlist: what was asked for. overlay_budget: bytes for changes under the
-    kernel's overlay; None: our own. live_root: fit to be somebody's root directory."""
+    kernel's overlay; None: our own. live_root: fit to be somebody's root directory. verify: only if all checksums are
+    right."""
 
     to_ram: "ToRam | None" = None
     playlist: "Wish | None" = None
     overlay_budget: int | None = None
     live_root: bool = False
+    verify: bool = False
 
     def make_live_root(self) -> "LiveRoot | None":
         """Once the log is open, before any thread runs and anything else is opened. Raises ImportError."""
@@ -44,6 +46,13 @@ class Extras:
         from dmgfs.fuse.liveroot import LiveRoot
 
         return LiveRoot()
+
+    def check(self, image: "Image") -> None:
+        """Once the image is open. Raises CorruptImage for a checksum that is wrong."""
+        if self.verify:
+            from dmgfs.fuse.verify import verify
+
+            verify(image)
 
     @contextmanager
     def beside(self, image: "Image") -> "Iterator[list[Beside]]":

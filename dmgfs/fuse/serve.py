@@ -24,8 +24,9 @@ from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
 from dmgfs.fuse.verbs import Verbs
 from dmgfs.identity import identity
-from dmgfs.layers import stacked
+from dmgfs.layers import Stack, stacked
 from dmgfs.lower import View
+from overlay.errors import ShadowError
 from overlay.overlay import Overlay
 from overlay.store import Store
 from overlay.superblock import Base
@@ -42,10 +43,12 @@ _M_ARENA_MAX = -8  # of malloc.h
 
 
 class Shadow(NamedTuple):
-    """Where changes go. name: as the user calls it. open: makes the store, over what the function identifies."""
+    """Where changes go. name: as the user calls it. open: makes the store, over what the function identifies. otherwise:
+    what to take when it cannot be had, given why; nothing makes the mount read-only."""
 
     name: str
     open: Callable[[Callable[[], Base]], Store]
+    otherwise: "Callable[[Exception], Shadow | None] | None" = None
 
 
 def serve(
@@ -83,6 +86,7 @@ def serve(
         extras.beside(image) as companions,
         ExitStack() as below,
     ):
+        extras.check(image)
         beside = [*companions, *([live_root] if live_root is not None else [])]
         chosen = image.choose(partition)
         volume = image.volume_on(chosen)
@@ -93,8 +97,8 @@ def serve(
             log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
         lower = extras.lower(volume, view)
         stack = below.enter_context(stacked(lower, identity(image, volume), layers, force_base=force_base))
+        overlay, shadow = overlay_with(stack, shadow)
         writable = shadow is not None or late_shadow
-        overlay = Overlay(stack.lower, shadow.open(stack.base) if shadow is not None else None)
         pool = Pool(workers())
         driver = Driver(pool)
         boundary = Boundary()
@@ -158,6 +162,23 @@ def serve(
         finally:
             overlay.close()
         log.info("%s is unmounted", path)
+
+
+def overlay_with(stack: Stack, shadow: Shadow | None) -> tuple[Overlay, Shadow | None]:
+    """The overlay and the shadow that it has in the end. Raises ShadowError, OSError."""
+    while shadow is not None:
+        try:
+            store = shadow.open(stack.base)
+            try:
+                return Overlay(stack.lower, store), shadow
+            except BaseException:
+                store.close()
+                raise
+        except (ShadowError, OSError) as error:
+            if shadow.otherwise is None:
+                raise
+            shadow = shadow.otherwise(error)
+    return Overlay(stack.lower), None
 
 
 def one_heap() -> None:

@@ -56,6 +56,7 @@ NO_IMAGE = (
     *("mount", "unmount", "enter", "status", "shadow", "playlist"),
     "create",
     *("ramdisk", "attach", "detach", "hdik", "vndevice", "nbdst", "shims", "nbi", "rc"),
+    *("imageboot", "doctor"),
 )
 """Verbs whose first argument is none, or of whose failures other tests speak."""
 

@@ -202,7 +202,7 @@ def test_a_shadow_file_and_its_options(image, sensitive_image, place, tmp_path):
     assert ended.code == 16 or "another process is using it" in ended.err or "lies in it" in ended.err
     assert dmgfs("unmount", place).code == 0
     ended = dmgfs("mount", sensitive_image, place, "--shadow", file)
-    assert ended.code == 65
+    assert ended.code == 78
     assert "another image" in ended.err
     start(image, place, "--shadow", file, "--recycle")
     assert not (place / "new").exists()

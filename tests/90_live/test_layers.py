@@ -149,7 +149,7 @@ def test_a_layer_is_refused_over_anything_else(image, sensitive_image, place, la
     one, two = layers
     for options in (["--shadow-ro", two], ["--shadow", two], ["--shadow", two, "--force-base"]):
         ended = refused(image, place, *options)
-        assert ended.code == 65
+        assert ended.code == 78
         assert f"{two}: it was made over the read-only layer " in ended.err
         assert "here it would be over the image itself" in ended.err
     ended = refused(image, place, "--shadow-ro", two, "--shadow-ro", one)
@@ -188,7 +188,7 @@ def test_a_layer_is_shared_by_readers_and_kept_from_writers(image, place, layers
         third = tmp_path / "third place"
         third.mkdir()
         ended = refused(image, third, "--shadow", one)
-        assert ended.code == 77
+        assert ended.code == 75
         assert f"{one}: another process is using it" in ended.err
     assert one.read_bytes() == before
 
