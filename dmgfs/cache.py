@@ -68,9 +68,9 @@ class ChunkCache(Generic[T]):
         self._misses = 0
         self._evictions = 0
 
-    def get(self, key: Hashable, load: Callable[[], T]) -> T:
+    def get(self, key: Hashable, load: Callable[[], T], *, quick: bool = False) -> T:
         """The unit; decoded by `load()` if it is not here. Raises what `load` raises, or Cold in a thread that must not
-        block."""
+        block. quick: `load` takes a few hundred microseconds at most (see `Load`)."""
         unit: T | None = self._units.get(key)
         if unit is not None:
             self._hits += 1
@@ -84,7 +84,7 @@ class ChunkCache(Generic[T]):
             if damage is not None:
                 raise damage.with_traceback(None)
             if not may_block():
-                raise Cold((Load(key, lambda: self.get(key, load)),))
+                raise Cold((self._load(key, load, quick),))
             flight = self._flights.get(key)
             mine = flight is None
             if flight is None:
@@ -145,11 +145,14 @@ class ChunkCache(Generic[T]):
         """Whether the unit is here now. Does not count as a use."""
         return key in self._units
 
-    def load_for(self, key: Hashable, load: Callable[[], T]) -> tuple[Load, ...]:
+    def load_for(self, key: Hashable, load: Callable[[], T], *, quick: bool = False) -> tuple[Load, ...]:
         """What `ByteSource.cold` answers for one unit: nothing if it is here or known to be damaged, else its load."""
         if key in self._units or key in self._damaged:
             return ()
-        return (Load(key, lambda: self.get(key, load)),)
+        return (self._load(key, load, quick),)
+
+    def _load(self, key: Hashable, load: Callable[[], T], quick: bool) -> Load:
+        return Load(key, lambda: self.get(key, load), (lambda: self.get_inline(key, load)) if quick else None)
 
     def statistics(self) -> CacheStatistics:
         with self._lock:

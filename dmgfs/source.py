@@ -24,10 +24,13 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(slots=True, unsafe_hash=True)  # not frozen: that would double the time that making one takes
 class Load:
-    """One unit of slow work: run it in any thread that may block, then read again. Equal keys are the same work."""
+    """One unit of slow work: run it in any thread that may block, then read again. Equal keys are the same work. quick:
+    does it in a thread that must not wait, where it takes less time than handing it to another one; raises Cold if it
+    would wait after all. None: it takes longer."""
 
     key: Hashable
     run: Callable[[], object] = field(compare=False)
+    quick: Callable[[], object] | None = field(default=None, compare=False)
 
 
 class Cold(Exception):

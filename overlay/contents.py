@@ -103,6 +103,14 @@ def read(state: State, ino: int, offset: int, length: int) -> Steps[Buffer]:
     return (yield from state.steps(read_changed, ino, offset, length))
 
 
+def content(state: State, ino: int) -> Steps[Content]:
+    opened = state.opened.get(ino)
+    if opened is not None and opened.content is not None:
+        return opened.content
+    below: Content = yield Ask(state.lower.open, (ino,))
+    return below
+
+
 def _content(state: State, facts: Facts, ino: int) -> Content:
     opened = state.opened.get(ino)
     if opened is None:

@@ -207,6 +207,14 @@ class Overlay:
         opened = self._state.opened.get(ino)
         return None if opened is None or self._state.is_changed(ino) else opened.content
 
+    def is_changed(self, ino: int) -> bool:
+        """Whether the bytes of `ino` are not simply the lower's."""
+        return self._state.is_changed(ino)
+
+    def content(self, ino: int) -> Steps[Content]:
+        """The lower's bytes of an unchanged file, which need not be open."""
+        return contents.content(self._state, ino)
+
     def read(self, ino: int, offset: int, length: int) -> Steps[Buffer]:
         """Less than `length` bytes only at the end of the file. The buffer may be a view of the store: use it before the
         next operation."""

@@ -18,6 +18,7 @@ from dmgfs.cli.options import (
     Shadow,
     Words,
     WrongUsage,
+    choose,
     convert,
     merge,
     parse_shadow,
@@ -78,6 +79,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep and obey POSIX access control lists (costs a request per object used)",
     )
+    add(
+        "--requests",
+        metavar="direct|pyfuse3",
+        help="whether the most frequent requests are answered without pyfuse3 (direct, the default, is faster)",
+    )
     add_extra_options(parser)
     add_policy_options(parser)
     add("-o", dest="words", metavar="OPTION,...", action="append", default=[], help="options as in fstab")
@@ -102,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
         view = view_of(args)
+        args.requests = choose("requests", args.requests, ("direct", "pyfuse3"), "direct")
         shadow = check(args, shadow)
         policy = parse_policy(args)
     except WrongUsage as error:
@@ -170,6 +177,7 @@ def _serve(
             foreground=args.foreground,
             ready=ready,
             extras=chosen,
+            direct=args.requests == "direct",
         )
     except MountFailed as error:
         return _say(f"{path}: {error}", OS_ERROR)

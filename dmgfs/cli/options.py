@@ -28,6 +28,7 @@ DEFAULT_SHARE = 50
 
 OURS = frozenset(
     {"shadow", "shadow-ro", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
+    | {"requests"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
     | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
     | {"on-error", "wait", "verify"}

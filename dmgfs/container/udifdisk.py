@@ -28,6 +28,9 @@ from dmgfs.source import Buffer, ByteSource, Cold, Load, check_range
 MOST_EXPANDED = 64 << 20
 """Bytes that a compressed run may expand to, where the cache is not larger than that: whoever wants more has the memory."""
 RAW_PART = 128 << 10
+QUICK = 256 << 10
+QUICK_CODECS = ("zlib", "lzfse")
+"""So many bytes of these are decoded in less than half a millisecond: not worth a walk to another thread and back."""
 _MOST_WARNINGS = 16
 _MOST_OVERHEAD = 64 << 10  # of compressed data over twice the expanded size
 
@@ -65,6 +68,7 @@ class UdifDisk:
         self._most_expanded = max(MOST_EXPANDED, cache.budget) if most_expanded is None else most_expanded
         self._identity = object()  # chunks of several images live in one cache
         self._decoders: list[Decoder | None] = [None, None, None]
+        self._quick = [False, False, False]  # by kind
         self._codes = {ZERO: _ZERO, IGNORE: _ZERO, RAW: _RAW}
         self._table = array("H")
         self._number = array("I")
@@ -143,6 +147,7 @@ class UdifDisk:
                 return _BROKEN
             code = self._codes[run_type] = len(self._decoders)
             self._decoders.append(decoder(CODEC_OF[run_type]))
+            self._quick.append(CODEC_OF[run_type] in QUICK_CODECS)
         return code
 
     def _fault(self, run: Run) -> DmgError | None:
@@ -241,7 +246,9 @@ class UdifDisk:
         """Part of one run."""
         kind = self._kind[index]
         if kind > _BROKEN:
-            chunk: memoryview = self._cache.get((self._identity, index), lambda: self._decode(index))
+            chunk: memoryview = self._cache.get(
+                (self._identity, index), lambda: self._decode(index), quick=self._is_quick(index)
+            )
             return chunk[skip : skip + length]
         if kind == _ZERO:
             return bytes(length)
@@ -253,6 +260,9 @@ class UdifDisk:
         fault = self._fault(run)
         assert fault is not None
         raise fault
+
+    def _is_quick(self, index: int) -> bool:
+        return self._quick[self._kind[index]] and self._sectors[index] <= QUICK // SECTOR
 
     def _position(self, index: int) -> int:
         return self._tables[self._table[index]].data_offset + self._offset[index]
@@ -278,7 +288,8 @@ class UdifDisk:
                 continue
             kind = self._kind[index]
             if kind > _BROKEN:
-                loads += self._cache.load_for((self._identity, index), partial(self._decode, index))
+                key = self._identity, index
+                loads += self._cache.load_for(key, partial(self._decode, index), quick=self._is_quick(index))
             elif kind == _RAW:
                 size = min(size, self._stored[index] - skip)
                 loads += self._fork.cold(self._position(index) + skip, size)

@@ -82,8 +82,7 @@ class ForkOperations(DmgOperations):
 
     def _handle_of_ours(self) -> FileHandleT:
         """Apart from the overlay's handles."""
-        self._next_handle += 1
-        return FileHandleT(FIRST + self._next_handle)
+        return FileHandleT(FIRST + self.handles.number())
 
     def _present(self, attr: Attr) -> EntryAttributes:
         """What the kernel is told, for this time only: the object beside may change, if not now, with a late shadow."""

@@ -32,7 +32,8 @@ from pyfuse3 import (
 )
 
 from dmgfs.fuse.driver import Driver
-from dmgfs.fuse.prefetch import ReadAhead, Stream
+from dmgfs.fuse.handles import Handles
+from dmgfs.fuse.prefetch import ReadAhead
 from overlay import acl
 from overlay.overlay import Overlay
 from overlay.vfs import FIRST_NEW_INODE, Attr, Buffer
@@ -51,16 +52,6 @@ PROCESS_ATTRIBUTE = b"user.dmgfs.pid"
 
 CONTROL_ATTRIBUTE = b"user.dmgfs.control"
 """Unlisted attribute of every object: the name of the daemon's control socket, for root and the daemon's user."""
-
-
-class OpenFile:
-    """What a file handle stands for."""
-
-    __slots__ = ("ino", "streams")
-
-    def __init__(self, ino: int) -> None:
-        self.ino = ino
-        self.streams: list[Stream] = []
 
 
 class DmgOperations(pyfuse3.Operations):
@@ -92,12 +83,12 @@ class DmgOperations(pyfuse3.Operations):
         self._only_spelling = only_spelling
         self._control = control
         self._root = overlay.root
-        self._files: dict[int, OpenFile] = {}
-        self._next_handle = 1
+        self.handles = Handles(lambda file: ahead.close(file.streams), overlay.releasedir)
 
     @property
-    def open_files(self) -> int:
-        return len(self._files)
+    def frozen(self) -> bool:
+        """Whether nothing can change, as it is now."""
+        return self._frozen
 
     def thaw(self) -> None:
         """From now on things may change. What the kernel was told before is the caller's business."""
@@ -128,10 +119,17 @@ class DmgOperations(pyfuse3.Operations):
     def _entry(self, name: bytes, attr: Attr, listed: bytes | None = None) -> EntryAttributes:
         """listed: the name that readdir shows for what was asked as `name`."""
         answer = self._attributes(attr)
-        frozen = self._frozen and attr.nlink == 1 and listed in (name, None)
-        lasting = frozen or stat.S_ISDIR(attr.mode) or self._only_spelling(name)
-        answer.entry_timeout = FOREVER if lasting else 0
+        answer.entry_timeout = FOREVER if self.is_lasting(name, attr, listed) else 0
         return answer
+
+    def is_lasting(self, name: bytes, attr: Attr, listed: bytes | None = None) -> bool:
+        """Whether the kernel may keep what it was told of `name`."""
+        frozen = self._frozen and attr.nlink == 1 and listed in (name, None)
+        return frozen or stat.S_ISDIR(attr.mode) or self._only_spelling(name)
+
+    def is_lasting_absence(self, name: bytes) -> bool:
+        """Whether the kernel may remember that there is no such name."""
+        return self._frozen or self._only_spelling(name)
 
     def _damaged(self, ino: int, kind: int) -> EntryAttributes:
         """A name whose object cannot be had: listed, and asked about again, which then fails."""
@@ -142,10 +140,7 @@ class DmgOperations(pyfuse3.Operations):
         return answer
 
     def _handle(self, ino: int) -> FileInfo:
-        handle = self._next_handle
-        self._next_handle += 1
-        self._files[handle] = OpenFile(ino)
-        return FileInfo(fh=handle, keep_cache=True)
+        return FileInfo(fh=self.handles.open(ino), keep_cache=True)
 
     # -- finding and attributes ----------------------------------------------------------------------------------------
 
@@ -155,7 +150,7 @@ class DmgOperations(pyfuse3.Operations):
         try:
             entry = await self._driver.run(self._overlay.lookup(self._ino(parent_inode), name))
         except FileNotFoundError:
-            if not (self._frozen or self._only_spelling(name)):
+            if not self.is_lasting_absence(name):
                 raise
             absent = EntryAttributes()  # inode 0: there is no such name, and the kernel may remember that
             absent.entry_timeout = FOREVER
@@ -298,7 +293,7 @@ class DmgOperations(pyfuse3.Operations):
         return self._handle(attr.ino), self._entry(name, attr)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> Buffer:  # type: ignore[override]  # any buffer will do
-        file = self._files[fh]
+        file = self.handles.file(fh, 0)
         content = self._overlay.plain(file.ino)
         if content is None:
             return await self._driver.run(self._overlay.read(file.ino, off, size))
@@ -309,15 +304,13 @@ class DmgOperations(pyfuse3.Operations):
         return await self._driver.ask(content.read, off, length)
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._driver.run(self._overlay.write(self._files[fh].ino, off, buf))
+        return await self._driver.run(self._overlay.write(self.handles.file(fh, 0).ino, off, buf))
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         await self._driver.run(self._overlay.fsync())
 
     async def release(self, fh: FileHandleT) -> None:
-        file = self._files.pop(fh)
-        self._ahead.close(file.streams)
-        self._overlay.release(file.ino)
+        self._overlay.release(self.handles.close(fh).ino)
 
     # -- extended attributes ---------------------------------------------------------------------------------------------
 

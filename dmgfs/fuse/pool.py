@@ -119,6 +119,10 @@ class Pool:
         self._tokens.put(True)
         return flight
 
+    def has(self, load: Load) -> bool:
+        """Whether that work is under way or waits."""
+        return load.key in self._flights
+
     def drop(self, flight: Flight) -> bool:
         """Takes back a background flight that nobody has begun or waits for. False if it is too late."""
         if flight.wanted or not flight.claim():

@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 import pyfuse3
 import trio
 
+from dmgfs.fuse.channel import Channel
+
 T = TypeVar("T")
 
 MOMENT = 2
@@ -122,11 +124,12 @@ class Requests:
     ClosedResourceError = trio.ClosedResourceError
     current_task = staticmethod(trio.lowlevel.current_task)
     current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
-    notify_closing = staticmethod(trio.lowlevel.notify_closing)
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel | None = None) -> None:
         self.lowlevel = self
         self.haste = Haste()
+        self._channel = channel
+        self._nursery: _Nursery | None = None
         self._gate = Gate()
         self._held_up = 0  # handlers that wait for something
         self._in_a_row = 0
@@ -182,9 +185,21 @@ class Requests:
         return self._gate
 
     def open_nursery(self) -> _Nursery:
-        return _Nursery(self._gate)
+        if self._channel is not None:
+            self._channel.begin_again()
+        self._nursery = _Nursery(self._gate)
+        return self._nursery
+
+    def notify_closing(self, descriptor: int) -> None:
+        trio.lowlevel.notify_closing(descriptor if self._channel is None else self._channel.poll.fileno())
 
     async def wait_readable(self, descriptor: int) -> None:
+        """Returns when pyfuse3 has a request to read there."""
+        if self._channel is not None:
+            if not self._channel.open:
+                self._channel.begin(descriptor)
+            await self._take(self._channel)
+            return
         if descriptor != self._descriptor:
             self._descriptor = descriptor
             self._poll = select.poll()
@@ -205,3 +220,30 @@ class Requests:
                     return
         self._in_a_row = 0
         await trio.lowlevel.wait_readable(descriptor)
+
+    async def _take(self, channel: Channel) -> None:
+        """Until the channel has a request for pyfuse3."""
+        while True:
+            self._in_a_row += 1
+            if self._in_a_row < IN_A_ROW:
+                taken = channel.take(self._later)
+                if taken is None and not (self._held_up or channel.waiting):
+                    for _ in range(self.haste.looks):
+                        taken = channel.take(self._later)
+                        if taken is not None:
+                            self.haste.found()
+                            break
+                    else:
+                        self.haste.in_vain()
+                        if channel.poll.poll(MOMENT / 1000):
+                            continue
+                if taken:
+                    return
+                if taken is not None:
+                    continue
+            self._in_a_row = 0
+            await trio.lowlevel.wait_readable(channel.poll.fileno())
+
+    def _later(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(function, *arguments, name="dmgfs-answer")

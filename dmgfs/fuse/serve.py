@@ -11,8 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyfuse3
+
 from dmgfs.fuse.boundary import Boundary, guard
+from dmgfs.fuse.channel import Channel
 from dmgfs.fuse.control import Control
+from dmgfs.fuse.direct import Direct
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.extras import Extras
 from dmgfs.fuse.forks import ForkOperations
@@ -67,14 +71,15 @@ def serve(
     foreground: bool,
     ready: Callable[[], None],
     extras: Extras = PLAIN,
+    direct: bool = True,
 ) -> None:
     """Mounts the image on `path` and returns when the mount is gone.
 
     layers: saved shadows to lie below, lowest first; force_base: whatever they were made over. shadow: None for a
     read-only mount. late_shadow: let the kernel ask about changes, which are refused until there is a
     shadow, so that it needs no remount then. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready:
-    called when the mount answers. extras: what it may have besides. Raises MountFailed, DmgError, ShadowError, MemoryError
-    and OSError before that, with nothing mounted.
+    called when the mount answers. extras: what it may have besides. direct: answer the most frequent requests without
+    pyfuse3. Raises MountFailed, DmgError, ShadowError, MemoryError and OSError before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
     one_heap()
@@ -102,16 +107,18 @@ def serve(
         pool = Pool(workers())
         driver = Driver(pool)
         boundary = Boundary()
+        ahead = ReadAhead(pool, image.cache.budget // 2)
         operations = ForkOperations(
             lower,
             overlay,
             driver,
-            ReadAhead(pool, image.cache.budget // 2),
+            ahead,
             frozen=not writable,
             access_lists=access_lists,
             only_spelling=lower.only_spelling,
             control=lambda uid: control.told(uid),
         )
+        channel = Channel(Direct(lower, overlay, operations, ahead), driver, boundary) if direct else None
         verbs = Verbs(
             image,
             f"{chosen.index} {volume.info.name}",
@@ -122,6 +129,7 @@ def serve(
             operations,
             stack,
             shadow.name if shadow is not None else None,
+            channel if channel is not None else pyfuse3,
         )
         if live_root is not None:
             live_root.keep_safe(lambda: driver.run(overlay.fsync()))
@@ -136,7 +144,7 @@ def serve(
                 f"statistics: lower asked {driver.hits + driver.misses} times, {driver.misses} not in memory; "
                 f"cache {chunks.bytes} of {chunks.budget} bytes in {chunks.entries} chunks, {chunks.hits} hits, "
                 f"{chunks.misses} misses, {chunks.evictions} evictions; loads {pool.foreground} wanted, "
-                f"{pool.background} ahead; open files {operations.open_files}; shadow {used}; failures {failures}"
+                f"{pool.background} ahead; open files {len(operations.handles)}; shadow {used}; failures {failures}"
                 + "".join(f"; {one.describe()}" for one in beside)
             )
 
@@ -156,6 +164,7 @@ def serve(
             companions=[control, *beside, *([service] if service is not None else [])],
             cover=None if scaffold is None else scaffold.cover,
             live_root=live_root,
+            channel=channel,
         )
         try:
             session.run()

@@ -27,6 +27,7 @@ import trio
 
 from dmgfs.fuse import mountpoint
 from dmgfs.fuse.boundary import trace
+from dmgfs.fuse.channel import Channel
 from dmgfs.fuse.liveroot import LiveRoot
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.requests import Requests
@@ -61,7 +62,7 @@ class Session:
     statistics: makes the line for SIGUSR1. ready: called once, when the mount answers. companions: what runs beside it.
     cover: called in a thread of its own when the mount answers; it makes another file system out of it (raises OSError)
     and returns where that is, which is the mount from then on. live_root: what makes it fit to be a root directory; it is
-    one of the companions too.
+    one of the companions too. channel: None leaves all requests to pyfuse3.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Session:
         companions: Sequence[Companion] = (),
         cover: Callable[[], str] | None = None,
         live_root: LiveRoot | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self._operations = operations
         self._path = path
@@ -86,6 +88,7 @@ class Session:
         self._companions = companions
         self._cover = cover
         self._live_root = live_root
+        self._channel = channel
         self._device = ""
         self._signals_seen = 0
         self._failure: str | None = None
@@ -102,11 +105,13 @@ class Session:
         try:
             self._device = mountpoint.device_of(self._path)
             self._pool.start()
-            with Requests().instead_of_trio(self._operations):
+            with Requests(self._channel).instead_of_trio(self._operations):
                 trio.run(self._main)
             if self._failure is not None:
                 raise MountFailed(self._failure)
         finally:
+            if self._channel is not None:
+                self._channel.end()
             pyfuse3.close(unmount=self._unmount_at_end)
             for companion in self._companions:
                 companion.stop()

@@ -7,6 +7,8 @@ Rule: the tree is complete before the kernel is asked for anything.
 import logging
 from collections.abc import Callable, Collection
 
+import pyfuse3
+
 from dmgfs.fuse.boundary import Boundary, guard
 from dmgfs.fuse.control import Control
 from dmgfs.fuse.driver import Driver
@@ -58,7 +60,7 @@ def serve_tree(
         only_spelling=lower.only_spelling,
         control=lambda uid: control.told(uid),
     )
-    verbs = Verbs(subject, part, lower, overlay, driver, boundary, served, Stack(lower, base), shadow)
+    verbs = Verbs(subject, part, lower, overlay, driver, boundary, served, Stack(lower, base), shadow, pyfuse3)
     control: Control = Control(verbs.handlers())
     session = Session(
         guard(served, boundary),

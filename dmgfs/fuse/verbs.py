@@ -61,9 +61,16 @@ class Spelled(Lower, Protocol):
     def only_spelling(self, name: bytes) -> bool: ...
 
 
+class Kernel(Protocol):
+    """The channel, or pyfuse3 where there is none. Both may wait, and raise OSError for what the kernel does not know."""
+
+    def invalidate_inode(self, inode: int, /) -> None: ...
+    def invalidate_entry(self, parent: int, name: bytes, /) -> None: ...
+
+
 class Verbs:
     """About one mount. stack: the image with the read-only layers over it. shadow: what the user calls the place of the
-    changes, None for a read-only mount."""
+    changes, None for a read-only mount. kernel: takes notices of what is not true any more."""
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class Verbs:
         operations: DmgOperations,
         stack: Stack,
         shadow: str | None,
+        kernel: Kernel,
     ) -> None:
         self._image = image
         self._partition = partition
@@ -87,6 +95,7 @@ class Verbs:
         self._layers = stack.layers
         self._base = stack.base  # in worker threads only: it may take a second
         self._shadow = shadow
+        self._kernel = kernel
         self._since = time.time()
         self._jobs = 0
         self._snapshots: dict[str, tuple[float, Frozen]] = {}
@@ -137,7 +146,7 @@ class Verbs:
             },
             "lower": {"asked": self._driver.hits + self._driver.misses, "not in memory": self._driver.misses},
             "loads": {"wanted": pool.foreground, "ahead": pool.background},
-            "open files": self._operations.open_files,
+            "open files": len(self._operations.handles),
             "requests": self._boundary.requests,
             "errors": dict(self._boundary.failures),
         }
@@ -208,17 +217,14 @@ class Verbs:
 
     async def settle(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, Any]:
         """After a late shadow: the kernel forgets the names it was told for ever and still uses."""
-        taken_back = 0
+        names: list[tuple[int, bytes]] = []
         for ino in self._overlay.held:
             below = self._overlay.is_lower(ino)
             place = await self._driver.ask(self._overlay.lower.place, ino) if below else None
             if place is not None and not self._lower.only_spelling(place[1]):
-                self._forget_name(*place)
-                taken_back += 1
-        return {"names": taken_back}
-
-    def _forget_name(self, parent: int, name: bytes) -> None:
-        pyfuse3.invalidate_entry_async(self._inode(parent), pyfuse3.FileNameT(name), ignore_enoent=True)
+                names.append(place)
+        await self._take_back(Stale([], names))
+        return {"names": len(names)}
 
     def _inode(self, ino: int) -> pyfuse3.InodeT:
         return pyfuse3.ROOT_INODE if ino == self._overlay.root else pyfuse3.InodeT(ino)
@@ -284,12 +290,12 @@ class Verbs:
         def work() -> None:
             for ino in stale.inodes:
                 try:
-                    pyfuse3.invalidate_inode(self._inode(ino))
+                    self._kernel.invalidate_inode(self._inode(ino))
                 except OSError:
                     continue  # it did not know it
             for parent, name in stale.names:
                 try:
-                    pyfuse3.invalidate_entry(self._inode(parent), pyfuse3.FileNameT(name))
+                    self._kernel.invalidate_entry(self._inode(parent), pyfuse3.FileNameT(name))
                 except OSError:
                     continue
 

@@ -63,18 +63,18 @@ def fail(name: str) -> NoReturn:
 
 
 def end_the_loop_once() -> None:
-    """One opendir answers what pyfuse3 cannot send, past the boundary: its loop ends by that."""
-    real = DmgOperations.opendir
+    """One statfs answers what pyfuse3 cannot send, past the boundary: its loop ends by that."""
+    real = DmgOperations.statfs
     broken = []
 
-    async def opendir(self: DmgOperations, inode: int, ctx: Any) -> int:
+    async def statfs(self: DmgOperations, ctx: Any) -> Any:
         if Failing.failure == "loop" and not broken:
             broken.append(True)
             return -1
-        return await real(self, inode, ctx)
+        return await real(self, ctx)
 
-    boundary.ANSWERS["opendir"] = lambda answer: True
-    DmgOperations.opendir = opendir  # type: ignore[method-assign]
+    boundary.ANSWERS["statfs"] = lambda answer: True
+    DmgOperations.statfs = statfs  # type: ignore[method-assign]
 
 
 def install() -> None:
