@@ -22,6 +22,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dmgfs.codecs import liblzfse
+
 HOME = Path("usr/lib/dmgfs")
 SAMPLE = Path(__file__).resolve().parents[2] / "tests/data/sample.dmg"
 SYSTEM = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")
@@ -73,6 +75,21 @@ if os.access("/dev/fuse", os.R_OK | os.W_OK) and os.geteuid() == 0:
     sys.exit(main(["imageboot", place, "--cmdline", f"dmgfs.image={sample} dmgfs.shadow={place}.shadow dmgfs.toram"]))
 preload()
 write()
+"""
+
+
+PROOF = """\
+import importlib, sys
+from dmgfs.codecs import inflate, liblzfse
+from dmgfs.fuse.preload import preload
+assert liblzfse.AVAILABLE == (sys.argv.pop(1) == "True"), "liblzfse is missing"
+before = set(sys.modules)
+preload()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+with open("/proc/self/maps") as maps:
+    for path in sorted({line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line and line.count("/") > 1}):
+        print(path)
 """
 
 
@@ -137,6 +154,20 @@ class Collection:
             else:
                 self.copy(Path(library), self.home / "lib" / Path(library).name)
 
+    def prove(self, modules: Iterable[str]) -> None:
+        """Imports all of it from the tree alone. Raises SystemExit with what is missing."""
+        environment = {"PYTHONHOME": str(self.home), "LD_LIBRARY_PATH": str(self.home / "lib"), "LC_ALL": "C.UTF-8"}
+        names = [name for name in modules if not name.startswith(("_editable_", "_virtualenv"))]
+        program = [self.home / "bin/python3", "-s", "-S", "-B", "-c", PROOF, str(liblzfse.AVAILABLE), *names]
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"collect: what was collected does not work:\n{done.stderr}")
+        strangers = [
+            path for path in done.stdout.splitlines() if not path.startswith((str(self.tree.resolve()), *SYSTEM))
+        ]
+        if strangers:
+            raise SystemExit(f"collect: taken from outside of the tree: {', '.join(strangers)}")
+
     def copy(self, source: Path, target: Path) -> None:
         if target.exists():
             return
@@ -162,6 +193,12 @@ def linked(file: str | Path) -> Iterator[str]:
             yield match[1]
         elif "not found" in line:
             raise SystemExit(f"collect: {file}: {line.strip()}")
+
+
+def of_extension(path: str) -> tuple[str, str, bool]:
+    """The arguments of `module` for a shared object in a folder of packages."""
+    folder, _, name = path.rpartition("/site-packages/")[2].rpartition("/")
+    return ".".join([*folder.split("/"), name.partition(".")[0]] if folder else [name.partition(".")[0]]), path, False
 
 
 def dlopened(names: Iterable[str]) -> Iterator[str]:
@@ -193,12 +230,17 @@ def main() -> int:
     collection.libraries.update((*linked(python), *dlopened(DLOPENED)))
     known = {os.path.realpath(path) for path in collection.libraries}
     known |= {os.path.realpath(str(origin)) for origin, _ in found["modules"].values()}
-    collection.libraries.update(str(path) for path in found["mapped"] if os.path.realpath(str(path)) not in known)
+    mapped = [str(path) for path in found["mapped"] if os.path.realpath(str(path)) not in known]
+    for extension in [path for path in mapped if "/site-packages/" in path]:  # called through ctypes, never imported
+        collection.module(*of_extension(extension))
+        mapped.remove(extension)
+    collection.libraries.update(mapped)
     collection.shared()
     (collection.home / "run.py").write_text(PROGRAM)
     command = collection.tree / "usr/sbin/dmgfs"
     command.write_text(COMMAND)
     command.chmod(0o755)
+    collection.prove(found["modules"])
     print(
         f"dmgfs for the initial RAM disk: {collection.modules} modules, {len(collection.libraries)} shared libraries, "
         f"{collection.size / (1 << 20):.1f} MiB in {collection.tree}"

@@ -100,10 +100,10 @@ def test_a_shadow_file_stays_and_belongs_to_its_disk(disk, raw, place, tmp_path)
     other = tmp_path / "other"
     other.write_bytes(bytes(1 << 20))
     ended = dmgfs("attach", other, place, "--shadow", shadow)
-    assert ended.code == 65
+    assert ended.code == 78
     assert "another image" in ended.err
     ended = dmgfs("mount", Path(__file__).parent.parent / "data" / "sample.dmg", place, "--shadow", shadow)
-    assert ended.code == 65  # files are no blocks
+    assert ended.code == 78  # files are no blocks
     attach(disk, place, "--shadow", shadow, "--recycle")
     assert (place / "disk").read_bytes() != raw
     detach(place)
