@@ -49,6 +49,7 @@ VERBS = (
     "attach",
     "detach",
     "imageboot",
+    "doctor",
     "hdik",
     "vndevice",
     "nbdst",

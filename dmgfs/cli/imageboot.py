@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def mount_words(plan: "BootPlan", mountpoint: str, image: str, shadow: str) -> list[str]:
     """The arguments of `dmgfs mount`."""
-    words = [image, mountpoint, "--liveroot", "--shadow", shadow]
+    words = [image, mountpoint, "--liveroot", "--shadow", shadow, "--wait", f"{plan.wait:g}"]
     for name, value in (
         ("partition", plan.partition),
         ("playlist", plan.playlist),

@@ -19,7 +19,8 @@ POLL_SECONDS = 0.1
 USUAL = ("ext4", "vfat", "exfat", "iso9660", "udf", "xfs", "btrfs", "f2fs", "ntfs3", "hfsplus", "squashfs")
 
 _LINKS = {"LABEL": "by-label", "UUID": "by-uuid", "PARTLABEL": "by-partlabel", "PARTUUID": "by-partuuid"}
-_PLAIN = re.compile(r"[^0-9A-Za-z#+\-.:=@_/]")
+_ESCAPED = re.compile(r"[^0-9A-Za-z#+\-.:=@_\u0080-\U0010ffff]")
+"""What udev does not leave as it is in a name."""
 
 
 def device_path(disk: str) -> str:
@@ -27,7 +28,7 @@ def device_path(disk: str) -> str:
     key, equals, value = disk.partition("=")
     if not equals or key not in _LINKS:
         return disk
-    escaped = _PLAIN.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in os.fsencode(match[0])), value)
+    escaped = _ESCAPED.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in os.fsencode(match[0])), value)
     return f"/dev/disk/{_LINKS[key]}/{escaped}"
 
 
