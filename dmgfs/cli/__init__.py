@@ -55,6 +55,7 @@ VERBS = (
     "nbdst",
     "shims",
     "nbi",
+    "rc",
 )
 
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77

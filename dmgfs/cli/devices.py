@@ -126,7 +126,7 @@ class Devices:
         try:
             if device.sectors and os.geteuid() == 0:
                 size = device.sectors * SECTOR
-                mountpoint.mount(mountpoint.RAM_DISK, place, "tmpfs", 0, f"size={size + 4096},nr_inodes=4,mode=0700")
+                mountpoint.mount("dmgfs-hdik", place, "tmpfs", 0, f"size={size + 4096},nr_inodes=4,mode=0700")
                 os.close(
                     os.open(os.path.join(place, "disk"), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
                 )

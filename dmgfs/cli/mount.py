@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dmgfs.cli import code_of
+from dmgfs.cli import candidates, code_of
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.options import (
     Shadow,
@@ -56,8 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
     add(
         "--shadow",
-        metavar="none|ram[:SIZE|:NN%]|FILE",
-        help="where changes go; none (the default): read-only; FILE: made if there is none, and kept",
+        metavar="none|ram[:SIZE|:NN%]|FILE|auto:...",
+        help="where changes go; none (the default): read-only; FILE: made if there is none, and kept; "
+        "auto:[RULE,]FILE,FILE,ram: the first that can be had (RULE: -LOCAL-, -NETWORK-, -LOCAL_ONLY-, -NETWORK_ONLY-)",
     )
     add(
         "--shadow-ro",
@@ -101,16 +103,20 @@ def run(args: argparse.Namespace) -> int:
 
             return remount(args, words)
         merge(args, words.ours)
-        shadow = parse_shadow(args.shadow or "none")
+        policy = parse_policy(args)
+        shadow = (
+            candidates.choose(args.shadow, policy.wait) if candidates.is_auto(args.shadow) else _plain(args.shadow)
+        )
         args.shadow_ro = _layers(args.shadow_ro or words.layers, shadow)
         preallocate = convert("preallocate", args.preallocate, parse_size, 0)
-        if shadow.kind != "file" and (args.recycle or preallocate or (args.force_base and not args.shadow_ro)):
+        if shadow.kind not in ("file", "auto") and (
+            args.recycle or preallocate or (args.force_base and not args.shadow_ro)
+        ):
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
         view = view_of(args)
         args.requests = choose("requests", args.requests, ("direct", "pyfuse3"), "direct")
         shadow = check(args, shadow)
-        policy = parse_policy(args)
     except WrongUsage as error:
         return _say(f"mount: {error}", USAGE)
     daemon.keep_standard_streams()
@@ -119,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if args.log not in (None, "stderr", "syslog", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
-    for file in [*args.shadow_ro, *([shadow.path] if shadow.kind == "file" else [])]:
+    for file in [*args.shadow_ro, *(one.path for one in (shadow, *shadow.others) if one.kind == "file")]:
         if os.path.exists(file) and os.path.exists(args.image) and os.path.samefile(file, args.image):
             return _say(f"mount: the shadow {file}: that is the image itself", USAGE)
         kept_visible.append(file)
@@ -223,7 +229,29 @@ def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int, policy: 
         return None
     if wanted.kind == "ram":
         return ServedShadow("ram", lambda base: RamStore(wanted.budget))
+    if wanted.kind == "auto":
+        return _first_of(args, wanted.others, preallocate, policy)
     return ServedShadow(wanted.path, open_file, policy.otherwise(wanted.path))
+
+
+def _first_of(args: argparse.Namespace, wanted: Sequence[Shadow], preallocate: int, policy: Policy) -> "ServedShadow":
+    """The first one that can be had; what the policy says if none can."""
+    first, *rest = wanted
+    shadow = _shadow(args, first, preallocate, replace(policy, wait=0.0))
+    assert shadow is not None
+    if not rest:
+        return shadow
+
+    def pass_over(error: Exception) -> "ServedShadow":
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        policy.say(f"{shadow.name}: {reason}: it is passed over")
+        return _first_of(args, rest, preallocate, policy)
+
+    return shadow._replace(otherwise=pass_over)
+
+
+def _plain(text: str | None) -> Shadow:
+    return parse_shadow(text or "none")
 
 
 def _say(line: str, code: int) -> int:

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
             noted = device
         args.what = "attach"
         args.force_base = False
+        args.wait = None
         args.recycle = args.recycle or args.preallocate is not None
         code = shadow.run(args)
         if code == 0 and noted is not None:

@@ -93,17 +93,21 @@ def memory_size() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Where changes go. kind: "none" (read-only), "ram" or "file". budget: bytes, of RAM. path: of the file, absolute."""
+    """Where changes go. kind: "none" (read-only), "ram", "file", or "auto": the first of `others` that can be had (see
+    `candidates`). budget: bytes, of RAM. path: of the file, absolute."""
 
     kind: str
     budget: int = 0
     path: str = ""
+    others: tuple["Shadow", ...] = ()
 
 
 def parse_shadow(text: str) -> Shadow:
     """none | ram | ram:SIZE | ram:NN% | FILE. Raises WrongUsage. A file called none or ram is written ./none, ./ram, and so
     is a new one whose name is a bare word: it may be a slip of the pen for a kind."""
     kind, colon, amount = text.partition(":")
+    if kind == "auto" and colon:
+        raise WrongUsage(f"--shadow {text}: a choice cannot be made here; name one (./{text} if it is a file)")
     if kind in ("none", "") and not colon:
         return Shadow("none")
     if kind not in ("ram", "none") or "/" in text:

@@ -101,22 +101,23 @@ def parse_policy(args: argparse.Namespace) -> Policy:
     """Raises WrongUsage."""
     return Policy(
         choose("on-error", args.on_error, ("fail", "ro", "ram"), "fail"),
-        _seconds(args.wait),
+        seconds(args.wait),
         choose("verify", args.verify, ("none", "full"), "none") == "full",
         args.liveroot,
     )
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """Of --wait. Raises WrongUsage."""
     if text is None:
         return 0.0
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MOST_SECONDS:
+        number = -1.0
+    if not 0 <= number <= MOST_SECONDS:
         raise WrongUsage(f"--wait {text}: write seconds, 0 to {MOST_SECONDS}")
-    return seconds
+    return number
 
 
 def _to_console(text: str) -> bool:

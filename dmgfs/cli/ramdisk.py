@@ -33,6 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--plan", metavar="FILE", help="a list of them, one DIR SIZE per line; all or none")
     add("--preset", choices=tuple(PRESETS), help="a list that is built in")
     add("--under", metavar="ROOT", help="the directories of the list are below this one")
+    add("--list", action="store_true", help="the RAM disks that there are (below ROOT)")
+    add("--remove", action="store_true", help="take all of them (below ROOT) away, the last one first")
     add(
         "--union",
         nargs="?",
@@ -59,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.list or args.remove:
+        return _list_or_remove(args.under or "/", args.remove)
     try:
         steps = _steps(args)
         words = parse_words(args.words)
@@ -70,6 +74,22 @@ def run(args: argparse.Namespace) -> int:
         print(printable(f"dmgfs: ramdisk: {error}"), file=sys.stderr)
         return USAGE
     return _Work(cast("Union", union), sockets, args.force, args.fuse, words.kernel).all(steps)
+
+
+def _list_or_remove(root: str, remove: bool) -> int:
+    """The exit code of the last one that stays."""
+    from dmgfs.cli import unmount
+    from dmgfs.fuse import mountpoint
+
+    inside = mountpoint.resolve(root).rstrip("/") + "/"
+    code = 0
+    for mount in reversed(mountpoint.mounts()):
+        if mount.source == mountpoint.RAM_DISK and mount.path.startswith(inside):
+            if remove:
+                code = unmount.run(argparse.Namespace(mountpoint=mount.path, lazy=False)) or code
+            else:
+                print(printable(mount.path))
+    return code
 
 
 def _steps(args: argparse.Namespace) -> list[RamDisk | Folder]:

@@ -11,13 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dmgfs.cli import code_of
+from dmgfs.cli import candidates, code_of
 from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, convert, memory_size, parse_size, shadow_budget
+from dmgfs.cli.policy import seconds
 from dmgfs.cli.report import JsonList, human, print_json, printable
 from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
 from overlay.errors import ShadowError
+
+if TYPE_CHECKING:
+    from dmgfs.fuse.mountpoint import Mount
 
 SUMMARY = "changes of a mount: see, keep, take back, resize, attach"
 
@@ -35,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     resize.add_argument("size", metavar="SIZE", help="bytes, or 512M, 2G, or NN%% of the memory")
     attach = verb("attach", "make a live read-only mount writable")
     attach.add_argument("mountpoint", metavar="MOUNTPOINT")
-    attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE", help="where changes go from now on")
+    attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE|auto:...", help="where changes go from now on")
+    attach.add_argument("--wait", metavar="SECONDS", help="auto: how long to wait for the first one's folder")
     attach.add_argument("--force-base", action="store_true", help="take a file that was made over another image")
     attach.add_argument("--recycle", action="store_true", help="begin with an empty file, whatever is in it")
     attach.add_argument("--preallocate", metavar="SIZE", help="reserve room for the file now")
@@ -99,15 +104,44 @@ def _attach(args: argparse.Namespace) -> int:
     if read_only and os.geteuid() != 0:
         text = "the kernel mounted it read-only, and only root can change that; mount with --late-shadow next time"
         raise OSError(errno.EPERM, text, args.mountpoint)
-    kind, _, amount = args.shadow.partition(":")
     preallocate = convert("preallocate", args.preallocate, parse_size, 0)
+    if candidates.is_auto(args.shadow):
+        _attach_first(args, mount, preallocate)
+    else:
+        _attach_one(args, mount, args.shadow, preallocate)
+    if read_only:
+        make_writable(mount.path)
+        ask(mount.path, "settle")
+    return 0
+
+
+def _attach_first(args: argparse.Namespace, mount: "Mount", preallocate: int) -> None:
+    """The first one that can be had. Raises the last reason why not."""
+    found = candidates.choose(args.shadow, seconds(args.wait)).others
+    for number, one in enumerate(found, 1):
+        name = one.path if one.kind == "file" else f"ram:{one.budget}"
+        try:
+            _attach_one(args, mount, name, preallocate if one.kind == "file" else 0)
+        except OSError as error:
+            if number == len(found) or (error.errno == errno.EBUSY and "a shadow already" in str(error.strerror)):
+                raise
+            print(printable(f"dmgfs: {name}: {error.strerror or error}: it is passed over"), file=sys.stderr)
+        else:
+            print(printable(f"changes go to {name}"))
+            return
+
+
+def _attach_one(args: argparse.Namespace, mount: "Mount", shadow: str, preallocate: int) -> None:
+    from dmgfs.cli.control import ask
+
+    kind, _, amount = shadow.partition(":")
     if kind == "ram":
         if args.recycle or preallocate:
             raise WrongUsage("--recycle and --preallocate are about a shadow FILE")
-        size = shadow_budget(args.shadow, amount) if amount else memory_size() * DEFAULT_SHARE // 100
+        size = shadow_budget(shadow, amount) if amount else memory_size() * DEFAULT_SHARE // 100
         ask(mount.path, "attach", size=size)
     else:
-        path = os.path.abspath(args.shadow)
+        path = os.path.abspath(shadow)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         file = os.open(path, flags, 0o600)
         try:
@@ -116,10 +150,6 @@ def _attach(args: argparse.Namespace) -> int:
             ask(mount.path, "attach", [file], seconds=None, path=path, **wish)
         finally:
             os.close(file)
-    if read_only:
-        make_writable(mount.path)
-        ask(mount.path, "settle")
-    return 0
 
 
 def _require_elsewhere(file: int, device: str, path: str) -> None:
