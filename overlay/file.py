@@ -318,6 +318,8 @@ class FileStore:
     def view(self, slot: int, count: int) -> Buffer:
         return self._disk.read(slot * PAGE, count * PAGE)
 
+    copy = view
+
     def view_now(self, slot: int, count: int) -> Buffer | None:
         return self._disk.read_now(slot * PAGE, count * PAGE)
 

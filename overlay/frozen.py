@@ -34,10 +34,11 @@ class Reader:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     def view(self, slot: int, count: int) -> Buffer:
-        return self._store.view(slot, count)
+        return self._store.copy(slot, count)
 
-    def view_now(self, slot: int, count: int) -> Buffer | None:
-        return self._store.view(slot, count)
+    view_now = view
+
+    copy = view
 
     def free(self, runs: Sequence[Run]) -> None:
         return None

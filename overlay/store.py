@@ -56,6 +56,10 @@ class Store(Protocol):
         """The same, or None where it would have to wait."""
         ...
 
+    def copy(self, slot: int, count: int) -> Buffer:
+        """The bytes of slots that a frozen copy refers to, in any thread and for good while the copy lives. May wait."""
+        ...
+
     def free(self, runs: Sequence[Run]) -> None:
         """Nothing refers to these slots any more."""
         ...

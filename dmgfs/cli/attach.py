@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             raise WrongUsage(f"-o {next(iter(words.ours))}: write it as a long option")
         sectors = _sectors(args.image)
         shadow = parse_shadow(args.shadow or ("none" if sectors is None else f"ram:{_room_for(sectors)}"))
+        if shadow.compress != "none":
+            raise WrongUsage(f"--shadow {args.shadow}: a shadow of blocks is not compressed")
         preallocate = convert("preallocate", args.preallocate, parse_size, 0)
         if shadow.kind != "file" and (args.recycle or args.force_base or preallocate):
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")

@@ -51,6 +51,8 @@ def check(args: argparse.Namespace, shadow: Shadow) -> Shadow:
         shadow = parse_shadow("ram")
     if shadow.kind != "ram":
         raise WrongUsage(f"--engine overlayfs keeps changes in memory: write --shadow ram[:SIZE], not {args.shadow}")
+    if shadow.compress != "none":
+        raise WrongUsage("--engine overlayfs compresses nothing; leave compress out")
     if args.shadow_ro:
         raise WrongUsage("--engine overlayfs takes no layers below; leave --shadow-ro out")
     if getattr(args, "late_shadow", False):

@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
     add(
         "--shadow",
-        metavar="none|ram[:SIZE|:NN%]|FILE|auto:...",
+        metavar="none|ram[:SIZE|:NN%][,compress=zstd]|FILE|auto:...",
         help="where changes go; none (the default): read-only; FILE: made if there is none, and kept; "
         "auto:[RULE,]FILE,FILE,ram: the first that can be had (RULE: -LOCAL-, -NETWORK-, -LOCAL_ONLY-, -NETWORK_ONLY-)",
     )
@@ -67,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a saved shadow to lie below, for reading; several: each above the one before",
     )
+    add("--compress", metavar="zstd|none", help="the same as ,compress=… after --shadow ram, for -o and fstab")
     add("--recycle", action="store_true", help="begin with an empty shadow file, whatever is in it")
     add("--force-base", action="store_true", help="take a shadow file that was made over another image")
     add("--preallocate", metavar="SIZE", help="reserve room for the shadow file")
@@ -105,8 +106,12 @@ def run(args: argparse.Namespace) -> int:
         merge(args, words.ours)
         policy = parse_policy(args)
         shadow = (
-            candidates.choose(args.shadow, policy.wait) if candidates.is_auto(args.shadow) else _plain(args.shadow)
+            candidates.choose(args.shadow, policy.wait)
+            if candidates.is_auto(args.shadow)
+            else _plain(args.shadow, args.compress)
         )
+        if shadow.kind == "auto" and args.compress is not None:
+            raise WrongUsage(f"--shadow {args.shadow}: write ram\\,compress={args.compress} in the list")
         args.shadow_ro = _layers(args.shadow_ro or words.layers, shadow)
         preallocate = convert("preallocate", args.preallocate, parse_size, 0)
         if shadow.kind not in ("file", "auto") and (
@@ -215,8 +220,8 @@ def _layers(files: Sequence[str], shadow: Shadow) -> list[str]:
 
 def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int, policy: Policy) -> "ServedShadow | None":
     from dmgfs.fuse.serve import Shadow as ServedShadow
+    from dmgfs.squeezing import ram_store
     from overlay.file import FileStore
-    from overlay.ram import RamStore
 
     def open_file(base: "Callable[[], Base]") -> "Store":
         return policy.patiently(
@@ -228,7 +233,8 @@ def _shadow(args: argparse.Namespace, wanted: Shadow, preallocate: int, policy: 
     if wanted.kind == "none":
         return None
     if wanted.kind == "ram":
-        return ServedShadow("ram", lambda base: RamStore(wanted.budget))
+        store = ram_store(wanted.budget, wanted.compress)
+        return ServedShadow("ram", lambda base: store)
     if wanted.kind == "auto":
         return _first_of(args, wanted.others, preallocate, policy)
     return ServedShadow(wanted.path, open_file, policy.otherwise(wanted.path))
@@ -250,8 +256,8 @@ def _first_of(args: argparse.Namespace, wanted: Sequence[Shadow], preallocate: i
     return shadow._replace(otherwise=pass_over)
 
 
-def _plain(text: str | None) -> Shadow:
-    return parse_shadow(text or "none")
+def _plain(text: str | None, compress: str | None) -> Shadow:
+    return parse_shadow(text or "none", compress)
 
 
 def _say(line: str, code: int) -> int:

@@ -14,7 +14,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
@@ -28,7 +28,7 @@ DEFAULT_SHARE = 50
 
 OURS = frozenset(
     {"shadow", "shadow-ro", "partition", "cache", "owners", "names", "xattrs", "uid", "gid", "umask", "log"}
-    | {"requests"}
+    | {"requests", "compress"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
     | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
     | {"on-error", "wait", "verify"}
@@ -94,15 +94,30 @@ def memory_size() -> int:
 @dataclass(frozen=True, slots=True)
 class Shadow:
     """Where changes go. kind: "none" (read-only), "ram", "file", or "auto": the first of `others` that can be had (see
-    `candidates`). budget: bytes, of RAM. path: of the file, absolute."""
+    `candidates`). budget: bytes, of RAM. path: of the file, absolute. compress: how cold pages in RAM are, "none"
+    or "zstd"."""
 
     kind: str
     budget: int = 0
     path: str = ""
     others: tuple["Shadow", ...] = ()
+    compress: str = "none"
 
 
-def parse_shadow(text: str) -> Shadow:
+def parse_shadow(text: str, compress: str | None = None) -> Shadow:
+    """A place as for `_parse_place`; after that of RAM perhaps ,compress=zstd, which `compress` says otherwise. Raises
+    WrongUsage."""
+    place, _, word = text.partition(",")
+    if place.partition(":")[0] == "ram" and word.startswith("compress="):
+        text, compress = place, word.removeprefix("compress=")
+    compress = choose("compress", compress, ("zstd", "none"), "none")
+    shadow = _parse_place(text)
+    if compress != "none" and shadow.kind != "ram":
+        raise WrongUsage(f"compress={compress} is about a shadow in RAM: write --shadow ram,compress={compress}")
+    return replace(shadow, compress=compress)
+
+
+def _parse_place(text: str) -> Shadow:
     """none | ram | ram:SIZE | ram:NN% | FILE. Raises WrongUsage. A file called none or ram is written ./none, ./ram, and so
     is a new one whose name is a bare word: it may be a slip of the pen for a kind."""
     kind, colon, amount = text.partition(":")

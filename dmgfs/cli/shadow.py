@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dmgfs.cli import candidates, code_of
-from dmgfs.cli.options import DEFAULT_SHARE, WrongUsage, convert, memory_size, parse_size, shadow_budget
+from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, shadow_budget
 from dmgfs.cli.policy import seconds
 from dmgfs.cli.report import JsonList, human, print_json, printable
 from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
@@ -39,7 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     resize.add_argument("size", metavar="SIZE", help="bytes, or 512M, 2G, or NN%% of the memory")
     attach = verb("attach", "make a live read-only mount writable")
     attach.add_argument("mountpoint", metavar="MOUNTPOINT")
-    attach.add_argument("shadow", metavar="ram[:SIZE|:NN%]|FILE|auto:...", help="where changes go from now on")
+    attach.add_argument(
+        "shadow", metavar="ram[:SIZE|:NN%][,compress=zstd]|FILE|auto:...", help="where changes go from now on"
+    )
     attach.add_argument("--wait", metavar="SECONDS", help="auto: how long to wait for the first one's folder")
     attach.add_argument("--force-base", action="store_true", help="take a file that was made over another image")
     attach.add_argument("--recycle", action="store_true", help="begin with an empty file, whatever is in it")
@@ -119,7 +121,7 @@ def _attach_first(args: argparse.Namespace, mount: "Mount", preallocate: int) ->
     """The first one that can be had. Raises the last reason why not."""
     found = candidates.choose(args.shadow, seconds(args.wait)).others
     for number, one in enumerate(found, 1):
-        name = one.path if one.kind == "file" else f"ram:{one.budget}"
+        name = one.path if one.kind == "file" else f"ram:{one.budget},compress={one.compress}"
         try:
             _attach_one(args, mount, name, preallocate if one.kind == "file" else 0)
         except OSError as error:
@@ -134,12 +136,11 @@ def _attach_first(args: argparse.Namespace, mount: "Mount", preallocate: int) ->
 def _attach_one(args: argparse.Namespace, mount: "Mount", shadow: str, preallocate: int) -> None:
     from dmgfs.cli.control import ask
 
-    kind, _, amount = shadow.partition(":")
-    if kind == "ram":
+    if shadow.partition(",")[0].partition(":")[0] == "ram":
         if args.recycle or preallocate:
             raise WrongUsage("--recycle and --preallocate are about a shadow FILE")
-        size = shadow_budget(shadow, amount) if amount else memory_size() * DEFAULT_SHARE // 100
-        ask(mount.path, "attach", size=size)
+        wanted = parse_shadow(shadow)
+        ask(mount.path, "attach", size=wanted.budget, compress=wanted.compress)
     else:
         path = os.path.abspath(shadow)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

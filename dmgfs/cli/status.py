@@ -77,6 +77,10 @@ def _show(report: dict[str, Any]) -> None:
             ("used", f"{human(shadow['used'])} of {human(shadow['budget'])}"),
             ("changed", f"{shadow['objects']} objects, {shadow['pages']} pages"),
         ]
+        if "compressed" in shadow:
+            packed = shadow["compressed"]
+            text = f"{packed['pages']} pages, {human(packed['pages'] * 4096)} in {human(packed['bytes'])}"
+            lines.append(("compressed", f"{text} ({packed['with']})"))
     lines += [
         ("requests", f"{report['requests']}, {report['open files']} open files"),
         ("errors", errors),

@@ -26,6 +26,7 @@ from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.prefetch import ReadAhead
 from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
+from dmgfs.fuse.squeezer import Squeezer
 from dmgfs.fuse.verbs import Verbs
 from dmgfs.identity import identity
 from dmgfs.layers import Stack, stacked
@@ -161,7 +162,7 @@ def serve(
             pool,
             statistics=statistics,
             ready=announce,
-            companions=[control, *beside, *([service] if service is not None else [])],
+            companions=[control, Squeezer(overlay), *beside, *([service] if service is not None else [])],
             cover=None if scaffold is None else scaffold.cover,
             live_root=live_root,
             channel=channel,

@@ -22,12 +22,14 @@ from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.operations import DmgOperations
 from dmgfs.layers import Stack
 from dmgfs.layertar import write_layer
+from dmgfs.squeezing import ram_store
 from overlay.disk import FileDisk
 from overlay.file import FileStore
 from overlay.overlay import Frozen, Overlay
 from overlay.ram import RamStore
 from overlay.reset import Stale
 from overlay.save import save
+from overlay.squeezed import SqueezedStore
 from overlay.store import Store
 from overlay.tree import Tree
 from overlay.vfs import Buffer, Lower
@@ -126,9 +128,12 @@ class Verbs:
         store = self._overlay.store
         chunks = self._image.cache.statistics()
         pool = self._driver.pool
-        shadow = None
+        shadow: dict[str, Any] | None = None
         if store is not None:
             shadow = {"kind": self._shadow, "used": store.used, "budget": store.budget, **self._overlay.count()}
+            if isinstance(store, SqueezedStore):
+                pages, taken = store.squeezed
+                shadow["compressed"] = {"with": store.codec.name, "pages": pages, "bytes": taken}
         return {
             "pid": os.getpid(),
             "since": self._since,
@@ -170,9 +175,9 @@ class Verbs:
         return {"used": store.used, "budget": store.budget}
 
     async def attach(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, Any]:
-        """size: bytes of memory; or one file passed open, with its path as the user calls it; force: also one that was
-        made over another image; recycle: as an empty one; preallocate: bytes to reserve. The kernel still refuses changes
-        where it was mounted read-only: the client remounts, then asks for `settle`."""
+        """size: bytes of memory, and compress: how its cold pages are; or one file passed open, with its path as the user
+        calls it; force: also one that was made over another image; recycle: as an empty one; preallocate: bytes to reserve.
+        The kernel still refuses changes where it was mounted read-only: the client remounts, then asks for `settle`."""
         if self._overlay.writable:
             raise OSError(errno.EBUSY, "it has a shadow already")
         tree = Tree(self._overlay.lower.end_ino)
@@ -182,7 +187,7 @@ class Verbs:
             opened = os.dup(files[0])
             store: Store = await trio.to_thread.run_sync(self._open_file, opened, name, request, tree)
         elif isinstance(size, int) and size >= SHADOW_MIN:
-            store, name = RamStore(size), "ram"
+            store, name = ram_store(size, str(request.get("compress", "none"))), "ram"
             store.load(tree)
         else:
             raise OSError(errno.EINVAL, "neither a file nor a size (64K at least) was given")

@@ -81,6 +81,22 @@ def test_ours_and_the_kernels_and_fstabs():
     assert words(text) == ({"shadow": "ram:1G", "no-replay": ""}, {"noatime", "allow_other"})
 
 
+def test_compression_of_what_is_in_memory():
+    assert parse_shadow("ram").compress == "none"
+    assert parse_shadow("ram,compress=none").compress == "none"
+    shadow = parse_shadow("ram:1G,compress=zstd")
+    assert (shadow.kind, shadow.budget, shadow.compress) == ("ram", 1 << 30, "zstd")
+    assert parse_shadow("ram:25%", "zstd").compress == "zstd"
+    assert words("shadow=ram:1G,compress=zstd")[0] == {"shadow": "ram:1G", "compress": "zstd"}
+    for text, compress in (("ram,compress=lz4", None), ("ram,compress=", None), ("none", "zstd"), ("./file", "zstd")):
+        with pytest.raises(WrongUsage, match="compress"):
+            parse_shadow(text, compress)
+    for text in ("ram,", "ram,zstd", "ram:1G,other=1"):
+        with pytest.raises(WrongUsage):
+            parse_shadow(text)
+    assert parse_shadow("/a,compress=zstd").path == "/a,compress=zstd"
+
+
 def test_layers_are_all_kept_and_in_order():
     parsed = parse_words([r"shadow-ro=/one,ro,shadow_ro=/t\,wo", "shadow-ro=/three,shadow=ram"])
     assert parsed.layers == ("/one", "/t,wo", "/three")

@@ -13,6 +13,7 @@ from builders.overlay_model import Model
 from overlay.overlay import Overlay
 from overlay.pages import is_stored
 from overlay.ram import RamStore
+from overlay.squeezed import GROUP_BITS, SqueezedStore
 from overlay.store import Store
 from overlay.stratum import Stratum
 from overlay.tree import File
@@ -203,18 +204,47 @@ class Pair:
                         slots |= more
                 assert stored == node.body.pages.stored
         if isinstance(self.store, RamStore):
-            assert self.store._pages == len(slots)
-            free = {slot for first, length in self.store._slots.extents() for slot in range(first, first + length)}
-            stale = {slot for _, first, length in self.store._stale for slot in range(first, first + length)}
+            store = self.store
+            assert store._pages == len(slots)
+            arena = store.arena
+            free = {slot for first, length in arena.slots.extents() for slot in range(first, first + length)}
+            stale = {slot for _, first, length in arena.stale for slot in range(first, first + length)}
+            dead = _audit_groups(store, slots) if isinstance(store, SqueezedStore) else set()
             assert not free & slots
             assert not stale & (slots | free)
-            assert len(slots) + len(free) + len(stale) == len(self.store._segments) * 16383
+            assert not dead & (slots | free | stale)
+            assert len(slots) + len(free) + len(stale) + len(dead) == arena.segments * 16383
             assert self.store.used <= self.store.budget
         assert set(tree.nodes) <= set(self.model.things)
 
     def end(self) -> None:
         self.compare()
         assert self.lower.checksum() == self.before
+
+
+def _audit_groups(store: SqueezedStore, slots: set[int]) -> set[int]:
+    """The books of a store that packs, beside the slots in use; the slots that nobody can have while others of their group
+    are packed."""
+    dead: set[int] = set()
+    packed = vaulted = 0
+    for number, group in store._groups.items():
+        members = range(number << GROUP_BITS, (number + 1) << GROUP_BITS)
+        alive = {slot for index, slot in enumerate(members) if group.alive >> index & 1}
+        assert alive == slots & set(members)
+        assert len(alive) * 4096 >= group.slots * 4096
+        dead |= set(members) - alive
+        packed += len(alive)
+        vaulted += group.slots
+    assert store.squeezed[0] == packed == store._squeezed
+    assert store._vaulted == vaulted
+    vault = store._vault
+    assert vaulted + vault.slots.free + sum(run.length for run in vault.stale) == vault.segments * 16383
+    for number, live in enumerate(store._live):
+        if number not in store._groups:
+            assert live == sum(slot in slots for slot in range(number << GROUP_BITS, (number + 1) << GROUP_BITS))
+    tree = store._tree
+    assert store.used == tree.weight + tree.copies + (len(slots) - packed + vaulted) * 4096 + 400 * len(store._groups)
+    return dead
 
 
 class Pending:
