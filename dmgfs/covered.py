@@ -52,7 +52,13 @@ class _Known(NamedTuple):
 
     parent: int
     name: bytes
-    identity: tuple[int, int]
+    identity: tuple[int, int, int]
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """With the type: a file system gives the number of what is gone to something new, and a kernel that sees a number
+    become another type of object calls it damaged."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
 
 
 class _File(FileSource):
@@ -75,8 +81,8 @@ class CoveredLower:
         self._directory = directory
         self._narrow = narrow
         status = os.fstat(directory)
-        self._known: dict[int, _Known] = {ROOT: _Known(ROOT, b"", (status.st_dev, status.st_ino))}
-        self._numbers: dict[tuple[int, int], int] = {(status.st_dev, status.st_ino): ROOT}
+        self._known: dict[int, _Known] = {ROOT: _Known(ROOT, b"", _identity(status))}
+        self._numbers: dict[tuple[int, int, int], int] = {_identity(status): ROOT}
         self._next = _FIRST
 
     # -- the way to an object ----------------------------------------------------------------------------------------
@@ -96,13 +102,13 @@ class CoveredLower:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         descriptor = os.open(self._path(ino), flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
         status = os.fstat(descriptor)
-        if (status.st_dev, status.st_ino) != known.identity:
+        if _identity(status) != known.identity:
             os.close(descriptor)
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return descriptor
 
     def _number(self, parent: int, name: bytes, status: os.stat_result) -> int:
-        identity = (status.st_dev, status.st_ino)
+        identity = _identity(status)
         number = self._numbers.get(identity)
         if number is None:
             number = self._numbers[identity] = self._next

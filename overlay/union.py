@@ -329,9 +329,9 @@ class Union(Overlay):
 
     def _require_own(self, parent: int, name: bytes) -> Steps[None]:
         """EROFS for a name that only shows through."""
-        self._require_top(parent)
-        if not self._has(parent, name) and (yield from self._find_below(parent, name)) is not None:
-            raise error(errno.EROFS)
+        if not self._has(parent, name):
+            found = yield from self._find_below(parent, name)
+            raise error(errno.ENOENT if found is None else errno.EROFS)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0) -> Steps[None]:
         moved_below = not self._has(parent, name)

@@ -105,6 +105,12 @@ class Devices:
         found = [self.find(name) for name in sorted(names)]
         return [device for device in found if device is not None]
 
+    def forget_gone(self) -> None:
+        """Devices of before the machine was started anew, or whose mount somebody took away."""
+        for device in self.all():
+            if mountpoint.mounted_at(self.place(device.name)) is None:
+                self._clear(device.name, lazy=False)
+
     def note(self, device: Device) -> None:
         temporary = self._file(f".{device.name}.new")
         with open(temporary, "w", encoding="utf-8") as file:
@@ -164,7 +170,8 @@ class Devices:
                 users = ", ".join(f"{holder.name} ({holder.what})" for holder in mountpoint.holders(place))
                 text = f"it is in use{': ' if users else ''}{users}" if error.errno == errno.EBUSY else error.strerror
                 raise OSError(error.errno, text, name) from None
-        os.rmdir(place)
+        if os.path.isdir(place):
+            os.rmdir(place)
         for file in os.listdir(self.path):
             path = self._file(file)
             ours = file == f"{name}.json" or (os.path.islink(path) and os.readlink(path).startswith(place + "/"))
@@ -174,13 +181,17 @@ class Devices:
 
 @contextmanager
 def opened() -> "Iterator[Devices]":
-    """The folder, made if it is not there, for this command alone."""
+    """The folder, made if it is not there, for this command alone. Raises OSError(EPERM) if it is somebody else's."""
     path = runtime()
-    os.makedirs(path, mode=0o755, exist_ok=True)
+    os.makedirs(path, mode=0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
+    if os.lstat(path).st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "the folder of devices belongs to somebody else; set DMGFS_RUNTIME", path)
     lock = os.open(os.path.join(path, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Devices(path)
+        devices = Devices(path)
+        devices.forget_gone()
+        yield devices
     finally:
         os.close(lock)
 

@@ -141,6 +141,15 @@ def test_hdik_prints_one_word_or_nothing(devices, tmp_path):
     assert dmgfs("hdik", "-e", "disk1").code == 0
 
 
+def test_devices_that_are_gone_are_forgotten(devices):
+    assert dmgfs("hdik", "ram://1024").code == 0
+    subprocess.run(["umount", devices / "disk1.d"], check=True)  # as when the machine is started anew
+    assert dmgfs("hdik", "-list").out.split() == ["[]"]
+    assert os.listdir(devices) == [".lock"]
+    os.chown(devices, 12345, 0)
+    assert dmgfs("hdik", "ram://1024").code == 77
+
+
 def test_volume_options_of_newfs_hfs_are_those_of_the_disk(shims, covered):
     done = with_shims(shims, f"d=`hdik ram://1024`; newfs_hfs -M 700 -U 12 -v x $d && mount -t hfs $d {covered}")
     assert (done.returncode, done.stderr) == (0, "")
