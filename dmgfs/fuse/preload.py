@@ -15,7 +15,11 @@ from types import ModuleType
 log = logging.getLogger(__name__)
 
 PACKAGES = ("overlay", "dmgfs")
-NOT_SERVING = ("dmgfs.cli", "dmgfs.packing", "dmgfs.bootargs", "dmgfs.__main__")
+NOT_SERVING = (
+    *("dmgfs.cli", "dmgfs.packing", "dmgfs.gathering", "dmgfs.hfsplus_writer"),
+    *("dmgfs.bootargs", "dmgfs.__main__"),
+)
+"""What other verbs do."""
 STANDARD = (
     *(f"encodings.{name}" for name in ("ascii", "utf_8", "utf_16", "utf_16_be", "utf_16_le", "latin_1", "idna")),
     *(

@@ -150,9 +150,18 @@ class Collection:
         """The libraries, those of the system where they are, others beside Python."""
         for library in self.libraries:
             if library.startswith(SYSTEM):
-                self.copy(Path(library), self.tree / merged(library))
+                self.system_library(library)
             else:
                 self.copy(Path(library), self.home / "lib" / Path(library).name)
+
+    def system_library(self, library: str) -> None:
+        """Under its own name, and the one that programs ask for as a link to it."""
+        place = self.tree / merged(library)
+        own = self.tree / merged(os.path.realpath(library))
+        self.copy(Path(library), own)
+        if own != place and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(os.path.relpath(own, place.parent))
 
     def prove(self, modules: Iterable[str]) -> None:
         """Imports all of it from the tree alone. Raises SystemExit with what is missing."""
