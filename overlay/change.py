@@ -130,6 +130,25 @@ class Place(NamedTuple):
     run: Run
 
 
+class Keep(NamedTuple):
+    """What the tree is now stays known under a name (a snapshot). Like the next two: the last item of its change."""
+
+    made_ns: int
+    name: bytes
+
+
+class Unkeep(NamedTuple):
+    """A snapshot is let go."""
+
+    name: bytes
+
+
+class GoBack(NamedTuple):
+    """The tree is again what it was when this snapshot was made, but for nodes that the snapshot does not have."""
+
+    name: bytes
+
+
 Item = (
     Put
     | Drop
@@ -147,6 +166,9 @@ Item = (
     | Fill
     | Patch
     | Place
+    | Keep
+    | Unkeep
+    | GoBack
 )
 
 

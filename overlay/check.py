@@ -13,11 +13,13 @@ from overlay.tree import Directory, Tree
 
 
 class Report(NamedTuple):
-    """base: of which image. inodes: changed and new ones. size: bytes in use. problems: one sentence each; none: sound."""
+    """base: of which image. inodes: changed and new ones. size: bytes in use. snapshots: their names. problems: one
+    sentence each; none: sound."""
 
     base: Base
     inodes: int
     size: int
+    snapshots: list[bytes]
     problems: list[str]
 
 
@@ -27,7 +29,12 @@ def check(path: str | os.PathLike[str]) -> Report:
     try:
         tree = Tree(first_ino(store.base))
         store.load(tree)
-        return Report(store.base, len(tree.nodes), store.used, [*_names(tree), *store.verify()])
+        past = store.history()
+        problems = list(_names(tree))
+        for name, snapshot in past.snapshots.items():
+            problems += (f"snapshot {name!r}: {problem}" for problem in _names(past.frozen[snapshot.moment]))
+        problems += store.verify()
+        return Report(store.base, len(tree.nodes), store.used, list(past.snapshots), problems)
     finally:
         store.close()
 

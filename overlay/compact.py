@@ -2,7 +2,7 @@
 
 from overlay.disk import FileDisk
 from overlay.file import FileStore
-from overlay.save import save_tree
+from overlay.save import save_history
 from overlay.superblock import first_ino
 from overlay.tree import Tree
 
@@ -16,7 +16,7 @@ def compact(path: str, descriptor: int) -> int:
         old.load(tree)
         new = FileStore(FileDisk.of(descriptor, path), old.base)
         try:
-            return save_tree(tree, old, new)
+            return save_history(old.history(), old, new)
         finally:
             new.close()
     finally:

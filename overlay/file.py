@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from overlay.change import Change, Drop, Fill, Patch, Place
 from overlay.disk import Disk, FileDisk
 from overlay.errors import NotAShadow, ShadowBase
+from overlay.history import History
 from overlay.log import CHANGE, RESUMED, SEGMENT_MAX, START, STARTED, SYNCED, Log, Segment
 from overlay.pages import HOLE, PAGE, PageMap, Run, is_stored
 from overlay.records import Placed, encode, encode_placed
@@ -35,6 +36,7 @@ from overlay.space import MARGIN, Space
 from overlay.store import Sync
 from overlay.superblock import VERSION, Base, Superblock, decode_superblock, encode_base, encode_superblock, first_ino
 from overlay.tree import Tree
+from overlay.verify import wrong_pages
 from overlay.vfs import Buffer
 
 SEGMENT_SLOTS = 64
@@ -71,6 +73,7 @@ class FileStore:
         self._read_only = read_only
         self._preallocate = preallocate
         self._tree = Tree()
+        self._history = History(self._tree)
         self._space = Space(disk, budget)
         self._dirty = False  # something was committed since the last sync began
         self._begun: dict[int, tuple[Log, int]] = {}  # syncs under way: log and its records when they began
@@ -143,6 +146,7 @@ class FileStore:
     def load(self, tree: Tree) -> None:
         assert tree.first_ino == first_ino(self._base), "another number of layers"
         self._tree = tree
+        self._history = History(tree)
         if self._found:
             self._resume()
         else:
@@ -152,6 +156,9 @@ class FileStore:
             self._disk.grow(self._preallocate)
             self._space.stretch()
             self._reserve()
+
+    def history(self) -> History:
+        return self._history
 
     def _begin(self) -> None:
         """A new file. Its superblocks are written last, so a file that was not begun whole is empty or zeros."""
@@ -166,6 +173,7 @@ class FileStore:
         recovered = recover(self._disk, self._found, self._tree)
         self._place, self._superblock, self._log = recovered.place, recovered.superblock, recovered.log
         self._dump_size = recovered.dump_size
+        self._history = recovered.history
         self._space.begin(recovered.sums, recovered.free)
         if self._read_only:
             return
@@ -190,9 +198,7 @@ class FileStore:
                 self.commit(change)
             except OSError:
                 return  # they take space and do no harm
-            self._tree.apply(change.items)
-            self.free(self._tree.freed)
-            self._tree.freed = []
+            self.free(self._history.apply(change))
 
     # -- room --------------------------------------------------------------------------------------------------------
 
@@ -325,17 +331,7 @@ class FileStore:
 
     def verify(self) -> list[str]:
         """Reads every page that is in use; one sentence per inode whose bytes are not those that were written."""
-        problems: list[str] = []
-        for ino in sorted(self._tree.nodes):
-            file = self._tree.file(ino)
-            pages = file.pages.walk() if file is not None and file.pages is not None else ()
-            bad = 0
-            for run in pages:
-                for slot in range(run.slot, run.slot + run.length) if is_stored(run.slot) else ():
-                    bad += zlib.crc32(self._disk.read(slot * PAGE, PAGE)) != self._space.sums[slot]
-            if bad:
-                problems.append(f"inode {ino}: {bad} pages do not match their checksums")
-        return problems
+        return wrong_pages(self._disk, self._space.sums, self._history)
 
     # -- syncing and checkpoints -------------------------------------------------------------------------------------
 
@@ -382,7 +378,7 @@ class FileStore:
         try:
             segments.append(self._new_segment(SEGMENT_SLOTS))
             log = Log(self._disk, log_id, segments[0])
-            bodies = dump(self._tree, self._space.sums, self._space.born, self._space.durable)
+            bodies = dump(self._history, self._space.sums, self._space.born, self._space.durable)
             for body in (COUNT.pack(START, self._tree.next_ino), *bodies, bytes([STARTED])):
                 if not log.room(len(body)):
                     wanted = max(SEGMENT_SLOTS, min(log.size // PAGE, SEGMENT_MAX), log.slots_for(len(body)))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from overlay.change import Change
+from overlay.history import History
 from overlay.pages import Run
 from overlay.store import Store, Sync
 from overlay.tree import Tree
@@ -29,6 +30,9 @@ class Reader:
 
     def load(self, tree: Tree) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def history(self) -> History | None:
+        return None
 
     def commit(self, change: Change) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -9,11 +9,13 @@ Rule: moments only grow; without any moment nothing is kept and nothing remember
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from overlay.pages import Run, is_stored
+
+_NEVER = 0xFFFF_FFFF
 
 
 class Kept(NamedTuple):
@@ -98,6 +100,28 @@ class Keeps:
             del self._born[:]
         return free
 
+    def rebuild(self, copies: Mapping[int, Sequence[Run]], live: Sequence[Run]) -> None:
+        """Everything but the moments anew. copies: what is in use by the copy of each moment. live: by the tree. A slot
+        that some moments in between do not have is kept for them as well."""
+        end = max((run.slot + run.length for runs in (*copies.values(), live) for run in runs), default=0)
+        first, last = array("I", [_NEVER]) * end, array("I", [0]) * end
+        for moment in sorted(copies):
+            for _, slot, count in copies[moment]:
+                last[slot : slot + count] = array("I", [moment]) * count
+        for moment in sorted(copies, reverse=True):
+            for _, slot, count in copies[moment]:
+                first[slot : slot + count] = array("I", [moment]) * count
+        self._born = array("I", bytes(4 * end))
+        for _, slot, count in live:
+            here = slice(slot, slot + count)
+            self._born[here] = array("I", [self._now if born == _NEVER else born for born in first[here]])
+            first[here] = array("I", [_NEVER]) * count
+        self._kept = []
+        for runs in copies.values():
+            for _, slot, count in runs:
+                self._kept += _alike(first, last, slot, slot + count)
+                first[slot : slot + count] = array("I", [_NEVER]) * count
+
     def revive(self, moment: int, slots: AbstractSet[int]) -> None:
         """The tree becomes the copy of `moment` again, which refers to `slots`: those are in use. (Others may look as if it
         had them, because they were in use before and after.)"""
@@ -115,3 +139,15 @@ class Keeps:
                 if not used:
                     self._kept.append(Kept(one.born, one.died, Run(0, start, stop - start)))
                 start = stop
+
+
+def _alike(first: "array[int]", last: "array[int]", start: int, end: int) -> Iterator[Kept]:
+    """The slots of [start, end) that are kept, neighbours of the same fate together."""
+    while start < end:
+        fate = first[start], last[start]
+        stop = start + 1
+        while stop < end and (first[stop], last[stop]) == fate:
+            stop += 1
+        if fate[0] != _NEVER:
+            yield Kept(fate[0], fate[1] + 1, Run(0, start, stop - start))
+        start = stop

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from stat import S_IFDIR, S_IFLNK
 from typing import NamedTuple
 
-from overlay import attributes, contents, listing, lookup, names, reset
+from overlay import attributes, contents, listing, lookup, names, reset, snapshots
 from overlay.frozen import Reader
 from overlay.listing import DirHandle
 from overlay.places import Places
@@ -24,7 +24,7 @@ from overlay.restore import restore
 from overlay.state import State
 from overlay.store import Store
 from overlay.survey import Survey
-from overlay.tree import File, Tree
+from overlay.tree import Tree
 from overlay.vfs import Ask, Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
 
 
@@ -69,9 +69,7 @@ class Overlay:
 
     def count(self) -> dict[str, int]:
         """How much is changed: objects, and the pages that they take in the store."""
-        nodes = self._state.tree.nodes
-        files = (node.body.pages for node in nodes.values() if isinstance(node.body, File))
-        return {"objects": len(nodes), "pages": sum(pages.stored for pages in files if pages is not None)}
+        return self._state.tree.count()
 
     def attach(self, store: Store, tree: Tree | None = None) -> None:
         """Late shadow: a read-only overlay becomes writable. tree: what `store.load` filled already (elsewhere, because
@@ -80,16 +78,36 @@ class Overlay:
 
     def freeze(self) -> "Frozen":
         """What it is now, readable while this one goes on. ENOSPC. Must be given to `thaw`."""
+        moment = self._state.freeze()
+        return Frozen(self._view(moment), moment)
+
+    def _view(self, moment: int) -> "Overlay":
         state = self._state
-        moment = state.freeze()
         view = Overlay(state.lower)
-        view._state.tree = state.frozen[moment]
+        view._state.tree = state.history.frozen[moment]
         view._state.store = Reader(state.store) if state.store is not None else None
-        return Frozen(view, moment)
+        return view
 
     def thaw(self, frozen: "Frozen") -> None:
         """Lets a frozen overlay go."""
         self._state.thaw(frozen.moment)
+
+    def snapshot(self, name: bytes) -> None:
+        """Keeps what it is now under a name; with a store on disk, for good. EROFS, EEXIST, ENOSPC."""
+        snapshots.make(self._state, name)
+
+    def delete_snapshot(self, name: bytes) -> None:
+        """ENOENT."""
+        snapshots.delete(self._state, name)
+
+    def rollback(self, name: bytes) -> Stale:
+        """Everything is as it was when the snapshot was made, which stays; what a kernel must forget. ENOENT."""
+        return snapshots.rollback(self._state, name)
+
+    def snapshots(self) -> "dict[bytes, Taken]":
+        """All of them, oldest first."""
+        found = self._state.history.snapshots.items()
+        return {name: Taken(one.made_ns, self._view(one.moment)) for name, one in found}
 
     def reset(self) -> Stale:
         """All changes are taken back; what a kernel must forget. EROFS."""
@@ -99,10 +117,6 @@ class Overlay:
         """One object, with all that is below it, is the lower's again (`overlay.restore`); what a kernel must forget.
         EROFS, ENOENT, EBUSY."""
         return self._state.steps(restore, Places(self._state.lower), path)
-
-    def go_back(self, frozen: "Frozen") -> Stale:
-        """Everything is as it was when `frozen` was made, which stays frozen; what a kernel must forget."""
-        return reset.to_copy(self._state, frozen.moment)
 
     @property
     def tree(self) -> Tree:
@@ -295,3 +309,10 @@ class Frozen(NamedTuple):
 
     view: Overlay
     moment: int
+
+
+class Taken(NamedTuple):
+    """A snapshot. made_ns: when. view: to be read like any overlay for as long as the snapshot is not deleted."""
+
+    made_ns: int
+    view: Overlay

@@ -136,6 +136,22 @@ class PageMap:
                 count += len(cells) - cells.count(HOLE) - cells.count(ZERO)
         return count
 
+    def unlike(self, other: "PageMap") -> Iterator[Run]:
+        """The pages that are something else here than in `other`, in page order, holes included."""
+        for number in sorted(self._blocks.keys() | other._blocks.keys()):
+            here, there = self._blocks.get(number, _EMPTY), other._blocks.get(number, _EMPTY)
+            if here == there:
+                continue
+            start = 0
+            while start < _BLOCK:
+                differs = here[start] != there[start]
+                stop = start + 1
+                while stop < _BLOCK and (here[stop] != there[stop]) == differs:
+                    stop += 1
+                if differs:
+                    yield from self.runs((number << _BLOCK_BITS) + start, stop - start)
+                start = stop
+
     def new_blocks(self, page: int, count: int) -> int:
         """How many blocks a change of these pages would add."""
         first, last = page >> _BLOCK_BITS, (page + count - 1) >> _BLOCK_BITS

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from overlay.arena import Arena
 from overlay.change import Change, Fill, Patch, Place
+from overlay.history import History
 from overlay.pages import HOLE, PAGE_BITS, ZERO, PageMap, Run, is_stored
 from overlay.slots import Extent
 from overlay.store import Sync
@@ -46,6 +47,9 @@ class RamStore:
 
     def load(self, tree: Tree) -> None:
         self._tree = tree
+
+    def history(self) -> History | None:
+        return None
 
     def commit(self, change: Change) -> None:
         new_pages = change.new_pages

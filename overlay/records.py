@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from overlay.change import (
     Cutoff,
     Drop,
+    GoBack,
     Inline,
     Item,
+    Keep,
     Limit,
     Mark,
     Name,
@@ -23,6 +25,7 @@ from overlay.change import (
     Show,
     Shut,
     Target,
+    Unkeep,
     Unname,
     White,
     Xattr,
@@ -49,7 +52,7 @@ NONE = 0xFFFF_FFFF
 
 _KINDS: dict[type, int] = {
     Put: 1, Drop: 2, Name: 3, Unname: 4, White: 5, Shut: 6, Target: 7, Xattr: 8, Limit: 9, Inline: 10, Cutoff: 11, Mark: 12,
-    Show: 14,
+    Show: 14, Keep: 15, Unkeep: 16, GoBack: 17,
 }  # fmt: skip
 _PLACE = 13
 
@@ -99,6 +102,11 @@ def _bytes(parts: list[bytes], item: Unname | White | Show | Target) -> None:
     parts.append(item[1])
 
 
+def _snapshot(parts: list[bytes], item: Keep | Unkeep | GoBack) -> None:
+    made_ns = item.made_ns if isinstance(item, Keep) else 0
+    parts.append(BYTES.pack(_KINDS[type(item)], made_ns, len(item.name)) + item.name)
+
+
 def _xattr(parts: list[bytes], item: Xattr) -> None:
     parts.append(XATTR.pack(8, item.ino, len(item.name), NONE if item.value is None else len(item.value)))
     parts.append(item.name + (item.value or b""))
@@ -124,6 +132,7 @@ def _mark(parts: list[bytes], item: Mark) -> None:
 _WRITERS: dict[type, Callable[[list[bytes], Any], None]] = {
     Put: _put, Drop: _ino, Shut: _ino, Name: _name, Unname: _bytes, White: _bytes, Show: _bytes, Target: _bytes,
     Xattr: _xattr, Limit: _number, Cutoff: _number, Inline: _inline, Mark: _mark,
+    Keep: _snapshot, Unkeep: _snapshot, GoBack: _snapshot,
 }  # fmt: skip
 
 
@@ -212,8 +221,11 @@ def _read_place(reader: _Reader) -> Placed:
     return Placed(Place(ino, Run(page, slot, length)), sums, bool(safe))
 
 
-_BYTES: dict[int, Callable[[int, bytes], Item]] = {4: Unname, 5: White, 7: Target, 14: Show}
+_BYTES: dict[int, Callable[[int, bytes], Item]] = {
+    4: Unname, 5: White, 7: Target, 14: Show, 15: Keep, 16: lambda _, name: Unkeep(name), 17: lambda _, name: GoBack(name),
+}  # fmt: skip
 _READERS: dict[int, Callable[[_Reader], Item | Placed]] = {
     1: _read_put, 2: _read_ino, 3: _read_name, 4: _read_bytes, 5: _read_bytes, 6: _read_ino, 7: _read_bytes,
     8: _read_xattr, 9: _read_number, 10: _read_inline, 11: _read_number, 12: _read_mark, 13: _read_place, 14: _read_bytes,
+    15: _read_bytes, 16: _read_bytes, 17: _read_bytes,
 }  # fmt: skip

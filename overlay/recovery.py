@@ -6,6 +6,7 @@ Rules that hold here:
   away and filled anew, and the record that frees it comes later;
 - a superblock whose log has no STARTED, or whose tree has wrong pages, did not make it to the medium before a power cut:
   the other one counts;
+- a snapshot is a record like any other; what a snapshot keeps is in use like what the tree has;
 - seals prove that nothing was torn, not that it makes sense: what does not apply, reaches outside the file or claims a slot
   twice raises ShadowDamaged.
 """
@@ -13,18 +14,20 @@ Rules that hold here:
 import struct
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from overlay.change import Inline, Item, Limit, Mark, Name, Place, Put, Shut, Target, White, Xattr
+from overlay.change import GoBack, Item, Keep, Place, Unkeep
+from overlay.delta import delta
 from overlay.disk import Disk
 from overlay.errors import ShadowDamaged
+from overlay.history import History, stored
 from overlay.log import CHANGE, RESUMED, START, STARTED, SYNCED, Log, Record, Segment
-from overlay.pages import PAGE, is_stored
+from overlay.pages import PAGE, Run
 from overlay.records import Placed, decode, encode, encode_placed
 from overlay.slots import Extent
 from overlay.superblock import Superblock
-from overlay.tree import Directory, File, Node, Tree
+from overlay.tree import Node, Tree
 
 FIRST_SLOT = 2
 COUNT = struct.Struct("<BQ")
@@ -35,7 +38,8 @@ _DUMP_RECORD = 1 << 17
 
 class Recovered(NamedTuple):
     """place: which superblock (0 or 1). log: ready to be appended to. dump_size: bytes of its first part. sums: by slot.
-    free: all slots that nothing uses. shortened: something unfinished was left out, so the log must not be appended to."""
+    free: all slots that nothing uses. history: of the tree. shortened: something unfinished was left out, so the log must
+    not be appended to."""
 
     place: int
     superblock: Superblock
@@ -43,6 +47,7 @@ class Recovered(NamedTuple):
     dump_size: int
     sums: "array[int]"
     free: Sequence[Extent]
+    history: History
     shortened: bool
 
 
@@ -51,10 +56,12 @@ def recover(disk: Disk, found: Sequence[tuple[int, Superblock]], tree: Tree) -> 
     for number, (place, superblock) in enumerate(found):
         replay = _replay(disk, superblock, tree.first_ino)
         if replay is not None:
-            tree.adopt(replay.tree)
-            free = _free_slots(disk, replay.tree, replay.log)
+            history = replay.history
+            free = _free_slots(disk, history, replay.log)
+            tree.adopt(history.tree)
+            history.tree = tree
             shortened = replay.shortened or number > 0
-            return Recovered(place, superblock, replay.log, replay.dump_size, replay.sums, free, shortened)
+            return Recovered(place, superblock, replay.log, replay.dump_size, replay.sums, free, history, shortened)
     raise ShadowDamaged("neither of its two logs can be read")
 
 
@@ -66,6 +73,7 @@ class _Replay:
         self._slots = disk.size // PAGE
         self.log = Log(disk, superblock.log_id, Segment(superblock.log_slot, superblock.log_length))
         self.tree = Tree(first_ino)
+        self.history = History(self.tree)
         self.sums = array("I", [0]) * self._slots
         self.wrong: set[int] = set()
         self.dump_size = 0
@@ -75,20 +83,14 @@ class _Replay:
     def apply(self, record: Record, check: bool) -> None:
         try:
             if record.kind == CHANGE:
-                for item in decode(record.body, 1):
-                    if isinstance(item, Placed):
-                        self._place(item, check and not item.safe)
-                    else:
-                        self.tree.apply((item,))
-                if self.tree.freed:
-                    for run in self.tree.freed:
-                        self.wrong.difference_update(range(run.slot, run.slot + run.length) if self.wrong else ())
-                    self.tree.freed = []
+                self._change(record, check)
             elif record.kind == START:
                 self.tree.next_ino = max(self.tree.next_ino, COUNT.unpack(record.body)[1])
             elif record.kind == STARTED:
                 self.started = True
                 self.dump_size = self.log.size
+                if self.history.snapshots:
+                    self.history.settle()
             elif record.kind not in (SYNCED, RESUMED):
                 raise ShadowDamaged(f"unknown record kind {record.kind}")
         except (
@@ -101,6 +103,29 @@ class _Replay:
             struct.error,
         ) as error:
             raise ShadowDamaged(f"record {self.log.count} does not apply ({error!r})") from error
+
+    def _change(self, record: Record, check: bool) -> None:
+        past: Item | None = None
+        filled: list[Run] = []
+        for item in decode(record.body, 1):
+            if isinstance(item, Placed):
+                self._place(item, check and not item.safe)
+                filled.append(item.place.run)
+                continue
+            if past is not None:
+                raise ValueError("something follows a snapshot")
+            self.tree.apply((item,))
+            if isinstance(item, (Keep, Unkeep, GoBack)):
+                past = item
+        if not self.started:  # what the tree gives up here, a snapshot has
+            self.tree.freed = []
+        free = self.history.released()
+        for run in filled:
+            self.history.keeps.filled(run)
+        if past is not None:
+            free += self.history.apply_past(past)
+        for run in free:
+            self.wrong.difference_update(range(run.slot, run.slot + run.length) if self.wrong else ())
 
     def _place(self, item: Placed, check: bool) -> None:
         _, slot, length = item.place.run
@@ -146,62 +171,53 @@ def _last_synced(disk: Disk, superblock: Superblock) -> int:
     return synced
 
 
-def _free_slots(disk: Disk, tree: Tree, log: Log) -> list[Extent]:
-    used = [Extent(segment.slot, segment.length) for segment in log.segments]
-    used += [Extent(run.slot, run.length) for run in tree.slots() if is_stored(run.slot)]
-    free: list[Extent] = []
-    position = FIRST_SLOT
-    for slot, length in sorted(used):
-        if slot < position:
-            raise ShadowDamaged(f"slot {slot} is claimed twice")
-        if slot > position:
-            free.append(Extent(position, slot - position))
-        position = slot + length
+def _free_slots(disk: Disk, history: History, log: Log) -> list[Extent]:
+    """What neither the log nor the tree nor a snapshot uses. Within each of those a slot occurs once."""
     end = disk.size // PAGE
-    if position < end:
-        free.append(Extent(position, end - position))
+    used = bytearray(end)
+    segments = [Extent(segment.slot, segment.length) for segment in log.segments]
+    for tree in (history.tree, *history.frozen.values()):
+        position = FIRST_SLOT
+        for slot, length in sorted([*segments, *(Extent(run.slot, run.length) for run in stored(tree))]):
+            if slot < position:
+                raise ShadowDamaged(f"slot {slot} is claimed twice")
+            position = slot + length
+            used[slot:position] = b"\1" * length
+    free: list[Extent] = []
+    first = used.find(0, FIRST_SLOT)
+    while first >= 0:
+        stop = used.find(1, first)
+        stop = end if stop < 0 else stop
+        free.append(Extent(first, stop - first))
+        first = used.find(0, stop)
     return free
 
 
-def dump(tree: Tree, sums: "array[int]", born: "array[int]", durable: int) -> Iterator[bytes]:
-    """The whole tree as bodies of CHANGE records. durable: pages born up to that epoch are known to be on the medium."""
+def dump(history: History, sums: "array[int]", born: "array[int]", durable: int) -> Iterator[bytes]:
+    """The tree and its snapshots as bodies of CHANGE records: the oldest snapshot out of nothing, each later one out of the
+    one before. durable: pages born up to that epoch are known to be on the medium."""
     parts: list[bytes] = []
     size = 0
-    for node in tree.nodes.values():
-        for item in _items(node):
-            if isinstance(item, Place):
-                slots = slice(item.run.slot, item.run.slot + item.run.length)
-                encoded = encode_placed(Placed(item, sums[slots], safe=max(born[slots]) <= durable))
-            else:
-                encoded = b"".join(encode((item,)))
-            parts.append(encoded)
-            size += len(encoded)
-            if size > _DUMP_RECORD:
-                yield bytes([CHANGE]) + b"".join(parts)
-                parts, size = [], 0
+    for item in _stages(history):
+        if isinstance(item, Place):
+            slots = slice(item.run.slot, item.run.slot + item.run.length)
+            encoded = encode_placed(Placed(item, sums[slots], safe=max(born[slots]) <= durable))
+        else:
+            encoded = b"".join(encode((item,)))
+        parts.append(encoded)
+        size += len(encoded)
+        if size > _DUMP_RECORD or isinstance(item, Keep):
+            yield bytes([CHANGE]) + b"".join(parts)
+            parts, size = [], 0
     if parts:
         yield bytes([CHANGE]) + b"".join(parts)
 
 
-def _items(node: Node) -> Iterator[Item]:
-    """What makes this node out of nothing."""
-    ino = node.attr.ino
-    yield Put(node.attr, node.parent)
-    for name, value in (node.xattrs or {}).items():
-        yield Xattr(ino, name, value)
-    body = node.body
-    if isinstance(body, bytes):
-        yield Target(ino, body)
-    elif isinstance(body, Directory):
-        if body.opaque:
-            yield Shut(ino)
-        for name in body.whiteouts:
-            yield White(ino, name)
-        for own in body.added.values():
-            yield Name(ino, own.key, own.name, own.ino)
-    elif isinstance(body, File):
-        yield Limit(ino, body.limit)
-        if body.inline is not None:
-            yield Inline(ino, body.inline)
-        for run in body.pages.walk() if body.pages is not None else ():
-            yield Place(ino, run) if is_stored(run.slot) else Mark(ino, run)
+def _stages(history: History) -> Iterator[Item]:
+    nodes: Mapping[int, Node] = {}
+    for name, snapshot in history.snapshots.items():
+        copy = history.frozen[snapshot.moment].nodes
+        yield from delta(nodes, copy)
+        yield Keep(snapshot.made_ns, name)
+        nodes = copy
+    yield from delta(nodes, history.tree.nodes)

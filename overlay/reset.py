@@ -1,4 +1,4 @@
-"""Back to what was: to the lower, or to a frozen copy. What the kernel was told of the difference is stale then.
+"""Back to the lower, all of it. What the kernel was told of the difference is stale then.
 
 Rule: objects that the kernel holds and that are no more live on without a name, as after unlink, until it lets them go.
 """
@@ -35,22 +35,12 @@ def stale(trees: Iterable[Tree]) -> Stale:
 def to_lower(state: State) -> Stale:
     """Nothing is changed any more. The one operation is as large as the tree: EFBIG from a store that cannot take it."""
     found = stale([state.tree])
-    state.commit(_removal(state, lambda ino: True))
+    state.commit(removal(state, lambda ino: True))
     return found
 
 
-def to_copy(state: State, moment: int) -> Stale:
-    """As it was when the copy was made, which stays. For a store in memory: nothing is recorded."""
-    copy = state.frozen[moment]
-    found = stale([state.tree, copy])
-    state.commit(_removal(state, lambda ino: ino not in copy.nodes))
-    state.go_back(moment)
-    for ino in [ino for ino, node in state.tree.nodes.items() if not node.attr.nlink and not state.holds[ino]]:
-        state.drop(ino)  # open without a name then
-    return found
-
-
-def _removal(state: State, goes: Callable[[int], bool]) -> Change:
+def removal(state: State, goes: Callable[[int], bool]) -> Change:
+    """Of the changes of these objects."""
     change = Change(removing=True)
     for ino, node in state.tree.nodes.items():
         if not goes(ino):

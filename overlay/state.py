@@ -9,11 +9,10 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from overlay.change import Change, Drop, Name, Put, Unname, White
 from overlay.facts import Facts, Need, Scan
+from overlay.history import History
 from overlay.holds import Holds
-from overlay.keeps import Keeps
-from overlay.pages import Run, is_stored
 from overlay.store import Store
-from overlay.tree import COPY, DIRECTORY, NODE, WHITEOUT, Tree, entry_weight, node_weight
+from overlay.tree import DIRECTORY, NODE, WHITEOUT, Tree, entry_weight
 from overlay.vfs import Ask, Attr, Content, Lower
 
 P = ParamSpec("P")
@@ -88,9 +87,8 @@ class State:
         self.tree = Tree(lower.end_ino)
         self.store: Store | None = None
         self.holds = Holds()
-        self.keeps = Keeps()
+        self.history = History(self.tree)
         self.opened: dict[int, Open] = {}
-        self.frozen: dict[int, Tree] = {}  # moment → what the tree was then
         if store is not None:
             self.attach(store)
 
@@ -101,6 +99,7 @@ class State:
             store.load(self.tree)
         else:
             self.tree = tree
+        self.history = store.history() or History(self.tree)
         self.store = store
 
     def steps(
@@ -224,20 +223,13 @@ class State:
     def commit(self, change: Change) -> None:
         """All of it or, with an exception, nothing."""
         store = self.require_writable()
-        keeps = self.keeps
+        keeps = self.history.keeps
         if keeps.active:
             change.shared = keeps.is_shared
         store.commit(change)
-        tree = self.tree
-        tree.apply(change.items)
-        if change.placed:
-            tree.apply(change.placed)
-        if tree.freed:
-            store.free(keeps.release(tree.freed))
-            tree.freed = []
-        if keeps.active:
-            for place in change.placed:
-                keeps.filled(place.run)
+        free = self.history.apply(change)
+        if free:
+            store.free(free)
 
     def drop(self, ino: int) -> None:
         """Forgets an object that nobody can reach. If the store fails it stays, without harm, until the store is loaded
@@ -253,52 +245,14 @@ class State:
 
     def freeze(self) -> int:
         """Keeps what is now; the moment by which it is known. ENOSPC if the budget does not allow it."""
-        copy = self.tree.copy()
-        self.tree.copies += COPY * len(copy.nodes)
+        moment = self.history.freeze()
         if self.store is not None and self.store.used > self.store.budget:
-            self._count_copies()
+            self.history.thaw(moment)
             raise error(errno.ENOSPC)
-        moment = self.keeps.begin()
-        self.frozen[moment] = copy
         return moment
 
     def thaw(self, moment: int) -> None:
         """Lets a copy go."""
-        del self.frozen[moment]
-        free = self.keeps.end(moment)
+        free = self.history.thaw(moment)
         if free and self.store is not None:
             self.store.free(free)
-        self._count_copies()
-
-    def go_back(self, moment: int) -> None:
-        """The nodes that the copy has become what they were then. Others stay (objects that are still held)."""
-        assert self.store is not None
-        copy, tree = self.frozen[moment], self.tree
-        then = {run.slot + index for run in copy.slots() for index in range(run.length if is_stored(run.slot) else 0)}
-        gone = [
-            Run(0, run.slot + index, 1)
-            for ino in copy.nodes.keys() & tree.nodes.keys()
-            for run in tree.slots_of(ino)
-            for index in range(run.length)
-            if run.slot + index not in then
-        ]
-        self.keeps.revive(moment, then)
-        tree.become(copy)
-        self.store.free(self.keeps.release(gone))
-        self._count_copies()
-
-    def _count_copies(self) -> None:
-        """What the copies take, counted afresh: nodes that the tree does not have itself, once each."""
-        if not self.frozen:
-            self.tree.alone()
-            return
-        live = self.tree.nodes
-        seen: set[int] = set()
-        total = 0
-        for copy in self.frozen.values():
-            total += COPY * len(copy.nodes)
-            for ino, node in copy.nodes.items():
-                if live.get(ino) is not node and id(node) not in seen:
-                    seen.add(id(node))
-                    total += node_weight(node)
-        self.tree.copies = total

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from overlay.change import Change
+from overlay.history import History
 from overlay.pages import Run
 from overlay.tree import Tree
 from overlay.vfs import Buffer
@@ -41,6 +42,10 @@ class Store(Protocol):
 
     def load(self, tree: Tree) -> None:
         """Fills an empty tree with what the store holds, and stays bound to it. Called once, before anything else."""
+        ...
+
+    def history(self) -> History | None:
+        """The copies that `load` found, too; None where they never last."""
         ...
 
     def commit(self, change: Change) -> None:

@@ -167,7 +167,8 @@ class Tree:
 
     def adopt(self, other: "Tree") -> None:
         """Becomes what `other` is."""
-        self.nodes, self.weight, self.next_ino, self._age = other.nodes, other.weight, other.next_ino, other._age
+        self.nodes, self.weight, self.next_ino, self.copies = other.nodes, other.weight, other.next_ino, other.copies
+        self._age, self._shares = other._age, other._shares
 
     def copy(self) -> "Tree":
         """As it is now, for reading only."""
@@ -345,6 +346,11 @@ class Tree:
         """What `weight` must be."""
         return sum(map(node_weight, self.nodes.values()))
 
+    def count(self) -> dict[str, int]:
+        """Objects, and the pages that they take in a store."""
+        files = (node.body.pages for node in self.nodes.values() if isinstance(node.body, File))
+        return {"objects": len(self.nodes), "pages": sum(pages.stored for pages in files if pages is not None)}
+
     def slots(self) -> Iterable[Run]:
         """Every run of slots that a file refers to."""
         for node in self.nodes.values():
@@ -376,7 +382,7 @@ def node_weight(node: Node) -> int:
 
 
 def _nothing(tree: Tree, item: Any) -> None:
-    """Fill and Patch: the store has dealt with the bytes, Place says where they are."""
+    """Fill and Patch: the store has dealt with the bytes, Place says where they are. Snapshots: `overlay.history`."""
 
 
 _APPLY: dict[type, Callable[[Tree, Any], None]] = {
@@ -396,4 +402,7 @@ _APPLY: dict[type, Callable[[Tree, Any], None]] = {
     items.Place: Tree._run,
     items.Fill: _nothing,
     items.Patch: _nothing,
+    items.Keep: _nothing,
+    items.Unkeep: _nothing,
+    items.GoBack: _nothing,
 }

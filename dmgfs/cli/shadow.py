@@ -17,7 +17,7 @@ from dmgfs.cli import candidates, code_of
 from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, shadow_budget
 from dmgfs.cli.policy import seconds
 from dmgfs.cli.report import JsonList, human, print_json, printable
-from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of
+from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of, snapshots_of
 from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reset.add_argument(
         "path", metavar="PATH", nargs="?", help="as the image has it, or as diff shows it; also one that was deleted"
     )
-    snapshot = verb("snapshot", "keep and find again what a shadow in memory is now")
+    snapshot = verb("snapshot", "keep what a shadow is now under a name, and go back to it; without copying anything")
     snapshot.add_argument("action", choices=("create", "list", "rollback", "delete"))
-    snapshot.add_argument("mountpoint", metavar="MOUNTPOINT")
+    snapshot.add_argument("where", metavar="MOUNTPOINT", help="for list, a shadow FILE that nobody uses will do, too")
     snapshot.add_argument("name", metavar="NAME", nargs="?", help="of the snapshot")
     snapshot.add_argument("--json", action="store_true", help="list: write JSON")
     check = verb("check", "say whether a shadow file is sound")
@@ -174,11 +174,11 @@ def _diff(args: argparse.Namespace) -> int:
                 for record in records_of(overlay):
                     show(record)
         else:
-            _diff_live(args.where, show)
+            _diff_live(args.where, args.snapshot, show)
     return 0
 
 
-def _diff_live(mountpoint: str, show: Callable[[dict[str, Any]], None]) -> None:
+def _diff_live(mountpoint: str, snapshot: str | None, show: Callable[[dict[str, Any]], None]) -> None:
     """The daemon writes lines into a pipe while we show them."""
     from dmgfs.cli.control import ask, require
 
@@ -188,7 +188,7 @@ def _diff_live(mountpoint: str, show: Callable[[dict[str, Any]], None]) -> None:
 
     def fetch() -> None:
         try:
-            ask(mount.path, "diff", [writing], seconds=None)
+            ask(mount.path, "diff", [writing], seconds=None, snapshot=snapshot)
         except OSError as error:
             failures.append(error)
         finally:
@@ -223,7 +223,7 @@ def _export(args: argparse.Namespace) -> int:
         with _tar(args) as file:
             if args.tar != "-":
                 _require_elsewhere(file, mount.device, args.tar)
-            sockets = ask(mount.path, "export", [file], seconds=None)["sockets"]
+            sockets = ask(mount.path, "export", [file], seconds=None, snapshot=args.snapshot)["sockets"]
     if sockets:
         print(f"dmgfs: {sockets} sockets were left out, tar cannot hold them", file=sys.stderr)
     return 0
@@ -313,9 +313,9 @@ def _drop_names(path: str) -> None:
 def _snapshot(args: argparse.Namespace) -> int:
     from dmgfs.cli.control import ask, require
 
-    mount = require(args.mountpoint)
+    offline = is_file(args.where)
     if args.action == "list":
-        found = ask(mount.path, "snapshots")
+        found = snapshots_of(args.where) if offline else ask(require(args.where).path, "snapshots")
         if args.json:
             print_json(found)
         for one in found if not args.json else ():
@@ -324,6 +324,11 @@ def _snapshot(args: argparse.Namespace) -> int:
         return 0
     if args.name is None:
         raise WrongUsage(f"{args.action} which one? Give a NAME")
+    if offline:
+        raise WrongUsage(
+            f"{args.where} is no mount point: mount the image with this shadow to {args.action} a snapshot"
+        )
+    mount = require(args.where)
     do = {"create": "snapshot", "rollback": "rollback", "delete": "forget"}[args.action]
     ask(mount.path, do, seconds=None, name=args.name)
     if args.action == "rollback":
@@ -337,12 +342,14 @@ def _check(args: argparse.Namespace) -> int:
     report = check(args.file)
     if args.json:
         fields = {"objects": report.inodes, "used": report.size, "base": dict(report.base)}
-        print_json({**fields, "problems": report.problems})
+        names = [name.decode("utf-8", "surrogateescape") for name in report.snapshots]
+        print_json({**fields, "snapshots": names, "problems": report.problems})
     else:
         for problem in report.problems:
             print(printable(f"{args.file}: {problem}"))
         state = f"{len(report.problems)} problems" if report.problems else "clean"
-        print(printable(f"{args.file}: {state}; {report.inodes} objects, {human(report.size)}"))
+        kept = f", {len(report.snapshots)} snapshots" if report.snapshots else ""
+        print(printable(f"{args.file}: {state}; {report.inodes} objects{kept}, {human(report.size)}"))
     return DATA_ERROR if report.problems else 0
 
 

@@ -4,6 +4,7 @@ Rule: the file is opened for reading only, with a lock that other readers share.
 """
 
 import argparse
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from overlay.vfs import Buffer
 
 def add_offline_options(parser: argparse.ArgumentParser) -> None:
     """What it takes to read a shadow file without a mount."""
+    parser.add_argument("--snapshot", metavar="NAME", help="what it was in this snapshot, instead of what it is")
     group = parser.add_argument_group("for a shadow FILE that nobody uses")
     add = group.add_argument
     add("--image", metavar="IMAGE", help="the image that the changes were made over")
@@ -62,7 +64,14 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
         base = identity(image, volume)
         store = FileStore.open_file(args.where, base, read_only=True, force_base=args.force_base)
         try:
-            yield Overlay(VolumeLower(volume, view), store)
+            overlay = Overlay(VolumeLower(volume, view), store)
+            if args.snapshot is not None:
+                found = overlay.snapshots().get(os.fsencode(args.snapshot))
+                if found is None:
+                    text = f"there is no snapshot {args.snapshot}; `dmgfs shadow snapshot list` shows them"
+                    raise OSError(errno.ENOENT, text, args.where)
+                overlay = found.view
+            yield overlay
         finally:
             store.close()
 
@@ -79,3 +88,21 @@ def layer_of(overlay: Overlay, put: Callable[[Buffer], object]) -> int:
     from dmgfs.layertar import write_layer
 
     return write_layer(overlay, put)
+
+
+def snapshots_of(path: str) -> list[dict[str, Any]]:
+    """As the daemon tells them. Raises ShadowError, OSError."""
+    from overlay.file import FileStore
+    from overlay.superblock import first_ino
+    from overlay.tree import Tree
+
+    store = FileStore.open_file(path, None, read_only=True)
+    try:
+        store.load(Tree(first_ino(store.base)))
+        history = store.history()
+        return [
+            {"name": os.fsdecode(name), "made": one.made_ns / 1e9, **history.frozen[one.moment].count()}
+            for name, one in history.snapshots.items()
+        ]
+    finally:
+        store.close()

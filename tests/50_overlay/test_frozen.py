@@ -1,6 +1,7 @@
 """Frozen copies, what differs from the lower, and the layer of the changes: after any operations, held against plain
 walks through everything."""
 
+import errno
 import os
 import random
 from stat import S_ISDIR
@@ -10,6 +11,8 @@ from builders.lower_tree import LowerTree
 from builders.overlay_pair import Caller, Pair
 from builders.overlay_walk import everything, facts, walk
 from builders.random_operations import Choice, build
+from builders.refusal import refused
+from builders.rough_use import forest, move_around
 
 from overlay.check import check
 from overlay.compact import compact
@@ -272,37 +275,61 @@ def test_a_layer_of_nothing_is_empty() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_back_to_a_copy_and_back_to_the_lower(seed: int) -> None:
+def test_back_to_a_snapshot_and_back_to_the_lower(seed: int) -> None:
     """Again and again, in any order, with objects held by the kernel; and in the end no page and no byte is lost."""
     source = random.Random(seed)
-    pair, choice = shuffled(300 + seed, case_sensitive=bool(seed % 2))
-    overlay = pair.overlay
-    lower = everything(Overlay(pair.lower))
-    frozen: list[tuple[object, object]] = []
-    for _ in range(8):
-        for _ in range(40):
-            try:
-                run(pair._steps(*(operation := choice.operation())[:1], operation[1:]))
-            except OSError:
-                continue
-        frozen.append((overlay.freeze(), everything(overlay)))
-        copy, was = source.choice(frozen)
-        overlay.go_back(copy)
-        assert everything(overlay) == was
-        assert overlay._state.tree.weight == overlay._state.tree.weigh()
-        for one, then in frozen:
-            assert everything(one.view) == then
+    tree = forest(case_sensitive=bool(seed % 2))
+    overlay = Overlay(tree, RamStore(1 << 28))
+    lower = everything(Overlay(tree))
+    taken: dict[bytes, object] = {}
+    for number in range(8):
+        move_around(overlay, source, 30)
+        overlay.snapshot(b"%d" % number)
+        taken[b"%d" % number] = everything(overlay)
+        name = source.choice(sorted(taken))
+        overlay.rollback(name)
+        assert everything(overlay) == taken[name]
+        assert overlay.tree.weight == overlay.tree.weigh()
+        same(overlay, taken)
         if source.random() < 0.5:
-            overlay.thaw(frozen.pop(source.randrange(len(frozen)))[0])
+            gone = source.choice(sorted(taken))
+            overlay.delete_snapshot(gone)
+            del taken[gone]
     overlay.reset()
     assert everything(overlay) == lower
-    for one, then in frozen:
-        assert everything(one.view) == then
-    let_go(pair, frozen)
+    same(overlay, taken)
+    for name in taken:
+        overlay.delete_snapshot(name)
     for ino in overlay.held:
         overlay.forget(ino, overlay._state.holds[ino])
-    assert not overlay._state.tree.nodes
-    assert pair.store.used == 0
+    assert not overlay.tree.nodes
+    assert overlay.store.used == 0
+
+
+def same(overlay: Overlay, taken: dict[bytes, object]) -> None:
+    assert list(overlay.snapshots()) == list(taken)
+    for name, one in overlay.snapshots().items():
+        assert everything(one.view) == taken[name], name
+
+
+def test_names_of_snapshots() -> None:
+    pair, _ = shuffled(0, case_sensitive=True)
+    overlay = pair.overlay
+    overlay.snapshot(b"one")
+    for call, name, number in (
+        (overlay.snapshot, b"one", errno.EEXIST),
+        (overlay.snapshot, b"", errno.EINVAL),
+        (overlay.snapshot, b"n" * 256, errno.EINVAL),
+        (overlay.rollback, b"two", errno.ENOENT),
+        (overlay.delete_snapshot, b"two", errno.ENOENT),
+        (Overlay(pair.lower).snapshot, b"one", errno.EROFS),
+    ):
+        with refused(number):
+            call(name)
+    for count in range(99):
+        overlay.snapshot(b"%d" % count)
+    with refused(errno.ENOSPC):
+        overlay.snapshot(b"one too many")
 
 
 def test_open_files_survive_a_reset() -> None:

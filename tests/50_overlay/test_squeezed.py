@@ -93,7 +93,7 @@ def test_copies_share_what_is_packed_and_come_back(seed: int) -> None:
     store = EagerStore(1 << 28, seed)
     overlay = Overlay(build(case_sensitive=True), store)
     files: list[int] = []
-    frozen: list[tuple[object, object]] = []
+    taken: dict[bytes, object] = {}
     shared = 0
     for number in range(8):
         for index in range(3):
@@ -111,19 +111,22 @@ def test_copies_share_what_is_packed_and_come_back(seed: int) -> None:
             except OSError:
                 continue  # there is no such file any more
         before = store.used
-        frozen.append((overlay.freeze(), everything(overlay)))
+        overlay.snapshot(b"%d" % number)
+        taken[b"%d" % number] = everything(overlay)
         shared += store.squeezed[0]
         assert store.used - before < 105 * len(overlay.tree.nodes) + 1
-        copy, was = source.choice(frozen)
-        overlay.go_back(copy)
-        assert everything(overlay) == was
-        for one, then in frozen:
-            assert everything(one.view) == then
+        name = source.choice(sorted(taken))
+        overlay.rollback(name)
+        assert everything(overlay) == taken[name]
+        for one, snapshot in overlay.snapshots().items():
+            assert everything(snapshot.view) == taken[one]
         if source.random() < 0.5:
-            overlay.thaw(frozen.pop(source.randrange(len(frozen)))[0])
+            gone = source.choice(sorted(taken))
+            overlay.delete_snapshot(gone)
+            del taken[gone]
     assert shared > 100
-    while frozen:
-        overlay.thaw(frozen.pop()[0])
+    for name in taken:
+        overlay.delete_snapshot(name)
     overlay.reset()
     for ino in overlay.held:
         overlay.forget(ino, overlay._state.holds[ino])

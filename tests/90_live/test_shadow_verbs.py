@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from exercise.daemon import becomes
+from exercise.daemon import becomes, clear_away, has_ended, process_of
 from exercise.mounted import dmgfs
 
 pytestmark = pytest.mark.kernel
@@ -370,6 +371,60 @@ def test_snapshots(image, place):
     assert facts(place) == second
     shadow("reset", place)
     assert becomes(lambda: used(place) == 0), dmgfs("status", place).out
+
+
+def test_snapshots_in_a_file_survive_everything(image, place, tmp_path):
+    """Unmounting, and the end of the daemon by force; made, gone back to and deleted while the mount is used."""
+    file = tmp_path / "a.shadow"
+    start(image, place, "--shadow", file)
+    (place / "data").write_bytes(os.urandom(10_000_000))
+    os.sync()
+    size = file.stat().st_size
+    shadow("snapshot", "create", place, "first")
+    first = facts(place)
+    assert file.stat().st_size - size < 2 << 20
+    with open(place / "data", "r+b") as data:
+        data.seek(5000)
+        data.write(b"2" * 5000)
+    change(place)
+    shadow("snapshot", "create", place, "zweiter ü")
+    second = facts(place)
+    words, lines = shadow("diff", place), shadow("diff", place, "--json")
+    listed = shadow("snapshot", "list", place, "--json")
+    process = process_of(place)
+    os.unlink(place / "data")
+    os.kill(process, signal.SIGKILL)
+    assert has_ended(process)
+    clear_away(place)
+    assert shadow("snapshot", "list", file, "--json") == listed
+    assert "2 snapshots" in shadow("check", file)
+    assert shadow("diff", file, "--image", image, "--snapshot", "zweiter ü") == words
+    assert [
+        one["path"] for one in json.loads(shadow("diff", file, "--image", image, "--json", "--snapshot", "first"))
+    ] == ["data"]
+    assert "no snapshot third" in refused("diff", file, "--image", image, "--snapshot", "third")
+    assert "mount the image" in refused("snapshot", "delete", file, "first")
+    start(image, place, "--shadow", file)
+    assert not (place / "data").exists()
+    shadow("snapshot", "rollback", place, "first")
+    assert facts(place) == first
+    assert shadow("diff", place, "--json", "--snapshot", "zweiter ü") == lines
+    shadow("snapshot", "rollback", place, "zweiter ü")
+    assert facts(place) == second
+    shadow("reset", place)
+    assert dmgfs("unmount", place).code == 0
+    shadow("compact", file)
+    assert file.stat().st_size < 11 << 20
+    start(image, place, "--shadow", file)
+    shadow("snapshot", "rollback", place, "zweiter ü")
+    assert facts(place) == second
+    shadow("snapshot", "delete", place, "zweiter ü")
+    shadow("snapshot", "delete", place, "first")
+    shadow("reset", place)
+    assert becomes(lambda: used(place) < 2 << 20), dmgfs("status", place).out
+    assert dmgfs("unmount", place).code == 0
+    assert "0 objects, " in shadow("check", file)
+    assert file.stat().st_size < 2 << 20
 
 
 # -- save and the verbs about files ----------------------------------------------------------------------------------------
