@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--preallocate", metavar="SIZE", help="reserve room for the shadow file")
     add("--late-shadow", action="store_true", help="read-only until `dmgfs shadow attach`, which needs no root then")
     add("--cache", metavar="SIZE", help="memory for decoded chunks, default 32M")
-    add("--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports")
+    add("--log", metavar="FILE|syslog|kmsg|stderr|none", help="where the daemon reports")
     add(
         "-o",
         dest="words",
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if sectors is None:
         args.image = args.image if os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image)
         hidden.append(args.image if os.path.exists(args.image) else args.image.partition("//")[0])
-    if args.log not in (None, "stderr", "syslog", "none"):
+    if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
         args.log = os.path.abspath(args.log)
         hidden.append(args.log)
     path = mountpoint.check(args.directory, *hidden)

@@ -75,7 +75,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--cache", metavar="SIZE", help="memory for decoded chunks, default 32M")
     add_view_options(parser)
     add(
-        "--log", metavar="FILE|syslog|stderr|none", help="where the daemon reports, default syslog, or stderr with -f"
+        "--log",
+        metavar="FILE|syslog|kmsg|stderr|none",
+        help="where the daemon reports, default syslog, or stderr with -f",
     )
     add(
         "--acl",
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     daemon.keep_standard_streams()
     args.image = _absolute(args.image)
     kept_visible = [args.image if os.path.exists(args.image) else args.image.partition("//")[0]]
-    if args.log not in (None, "stderr", "syslog", "none"):
+    if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
     for file in [*args.shadow_ro, *(one.path for one in (shadow, *shadow.others) if one.kind == "file")]:

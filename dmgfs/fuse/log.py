@@ -1,4 +1,4 @@
-"""The daemon's log: standard error in the foreground, syslog or a file in the background.
+"""The daemon's log: standard error in the foreground, syslog or a file in the background, the kernel's log in an initrd.
 
 Rules that hold here:
 - everything is opened before the mount is ready and never opened again: a path could lead into our own mount;
@@ -12,11 +12,16 @@ import socket
 import sys
 from typing import Literal
 
+from dmgfs.fuse.hardening import in_initrd
 from dmgfs.fuse.mountpoint import FSTYPE
 
-Target = str | Literal["stderr", "syslog", "none"]
+Target = str | Literal["stderr", "syslog", "kmsg", "none"]
 
 SYSLOG = "/dev/log"
+KMSG = "/dev/kmsg"
+LINE_MAX = 900
+"""Bytes that the kernel takes at a time."""
+
 _DAEMON = 3 << 3
 _NOBODY_WAITS = f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}"
 _SEVERITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
@@ -43,11 +48,34 @@ class Syslog(logging.Handler):
                 return
 
 
+class Kmsg(logging.Handler):
+    """Lines in the kernel's log, which is there before any other and outlives /dev. Raises OSError when made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptor = os.open(KMSG, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        severity = next(code for level, code in _SEVERITY if record.levelno >= level)
+        for line in self.format(record).splitlines():
+            try:
+                packet = f"<{_DAEMON | severity}>dmgfs[{record.process}]: {line}".encode("utf-8", "replace")
+                os.write(self._descriptor, packet[: LINE_MAX - 1] + b"\n")
+            except OSError:
+                return
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()
+
+
 def open_log(target: Target | None, *, foreground: bool) -> None:
-    """Sends all logging to `target` ("stderr", "syslog", "none" or a path); None: what fits. Raises OSError."""
+    """Sends all logging to `target` ("stderr", "syslog", "kmsg", "none" or a path); None: what fits. Raises OSError."""
     handler: logging.Handler
     if target is None:
-        target = "stderr" if foreground else "syslog"
+        target = "stderr" if foreground else "kmsg" if in_initrd() else "syslog"
         try:
             handler = _handler(target)
         except OSError:
@@ -55,7 +83,7 @@ def open_log(target: Target | None, *, foreground: bool) -> None:
     else:
         handler = _handler(target)
     handler.addFilter(_is_news)
-    stamp = "" if isinstance(handler, Syslog) else "%(asctime)s "
+    stamp = "" if isinstance(handler, (Syslog, Kmsg)) else "%(asctime)s "
     handler.setFormatter(logging.Formatter(f"{stamp}%(levelname)s %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -75,6 +103,8 @@ def _handler(target: Target) -> logging.Handler:
         return logging.StreamHandler(sys.stderr)
     if target == "syslog":
         return Syslog()
+    if target == "kmsg":
+        return Kmsg()
     if target == "none":
         return logging.NullHandler()
     return logging.FileHandler(target, encoding="utf-8", errors="backslashreplace")

@@ -51,19 +51,21 @@ class Boot(NamedTuple):
 
 
 BOOTS = (
-    Boot("udzo-ram", "udzo", "root=LABEL=LIVE dmgfs.image=/live/root.dmg dmgfs.shadow=ram dmgfs.playlist=auto"),
+    Boot("udzo-ram", "udzo", "root=LABEL=LIVE dmgfs.image=/live/root.dmg dmgfs.shadow=ram:256M"),
     Boot("ulfo-darwin", "ulfo", "root=/dev/vda rp=file:///live/root.dmg -rootdmg-ramdisk"),
     Boot(
         "udzo-file",
         "udzo",
-        "dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadow=LABEL=CHANGES:/dmgfs/shadow dmgfs.verify=full",
+        "dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadow=LABEL=CHANGES:/dmgfs/shadow dmgfs.verify=full "
+        "dmgfs.playlist=record=/run/dmgfs/shadow/root.playlist",
         shadow=True,
         expected=(("boot number", "1"),),
     ),
     Boot(
         "udzo-file-again",
         "udzo",
-        "dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadow=LABEL=CHANGES:/dmgfs/shadow dmgfs.on-error=fail",
+        "dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadow=LABEL=CHANGES:/dmgfs/shadow dmgfs.on-error=fail "
+        "dmgfs.playlist=use=/run/dmgfs/shadow/root.playlist",
         shadow=True,
         again=True,
         expected=(("boot number", "2"), ("kept from the boot before", "written in boot 1, ")),

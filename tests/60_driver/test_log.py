@@ -31,3 +31,21 @@ def test_answers_that_nobody_waits_for_are_no_error(log: Path) -> None:
         "ERROR fuse_read(): fuse_reply_* failed with Bad address",
         "WARNING read: fuse_reply_* failed with No such file or directory",
     ]
+
+
+def test_the_log_of_the_kernel(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kmsg = tmp_path / "kmsg"
+    kmsg.touch()
+    monkeypatch.setattr("dmgfs.fuse.log.KMSG", str(kmsg))
+    monkeypatch.setenv("DMGFS_INITRD", "1")
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    open_log(None, foreground=False)
+    logging.getLogger("dmgfs").warning("two\nlines")
+    logging.getLogger("dmgfs").error("x" * 2000)
+    first, second, third = kmsg.read_text().splitlines()
+    assert first.startswith("<28>dmgfs[")
+    assert first.endswith("]: WARNING two")
+    assert second.endswith("]: lines")
+    assert third.startswith("<27>")
+    assert len(third) == 899
