@@ -44,6 +44,7 @@ VERBS = (
     "verify",
     "convert",
     "create",
+    "newfs",
     "playlist",
     "ramdisk",
     "attach",

@@ -35,10 +35,18 @@ def fork(size: int, clump: int, place: Place) -> dict[str, object]:
 
 
 class HeaderFacts:
-    """What the header says besides where things are. Dates as on disk."""
+    """What the header says besides where things are. Dates as on disk. clumps: of data and of resource forks."""
 
     def __init__(
-        self, *, hfsx: bool, created: int, files: int, folders: int, next_number: int, volume_id: int, clump: int
+        self,
+        *,
+        hfsx: bool,
+        created: int,
+        files: int,
+        folders: int,
+        next_number: int,
+        volume_id: int,
+        clumps: tuple[int, int],
     ) -> None:
         self.hfsx = hfsx
         self.created = created
@@ -46,7 +54,7 @@ class HeaderFacts:
         self.folders = folders
         self.next_number = next_number
         self.volume_id = volume_id
-        self.clump = clump
+        self.clumps = clumps
 
 
 def volume_header(geometry: Geometry, facts: HeaderFacts) -> bytes:
@@ -73,8 +81,8 @@ def volume_header(geometry: Geometry, facts: HeaderFacts) -> bytes:
             "totalBlocks": geometry.total,
             "freeBlocks": geometry.free,
             "nextAllocation": geometry.used if geometry.free else 0,
-            "rsrcClumpSize": facts.clump,
-            "dataClumpSize": facts.clump,
+            "rsrcClumpSize": facts.clumps[1],
+            "dataClumpSize": facts.clumps[0],
             "nextCatalogID": facts.next_number,
             "writeCount": 0,
             "encodingsBitmap": _ROMAN,

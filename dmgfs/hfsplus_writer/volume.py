@@ -42,7 +42,8 @@ _REGULAR = 0o100000
 class Settings(NamedTuple):
     """hfsx: the kind (what tells case apart is the inventory's). created: Unix seconds. size: bytes of the volume, None:
     the least. journal: bytes, 0: none, None: what suits the size. *_node, *_bytes: of the trees: size of a node, and
-    how large its file is at least."""
+    how large its file is at least. *_clump: what
+    forks grow by."""
 
     hfsx: bool
     created: int
@@ -55,7 +56,8 @@ class Settings(NamedTuple):
     catalog_bytes: int = 0
     attributes_bytes: int = 0
     extents_bytes: int = 64 << 10
-    clump: int = 64 << 10
+    data_clump: int = 64 << 10
+    resource_clump: int = 64 << 10
 
 
 class NewVolume(NamedTuple):
@@ -130,7 +132,7 @@ def write_volume(
         folders=folders - 1,
         next_number=inventory.next_number,
         volume_id=trees.digest(),
-        clump=settings.clump,
+        clumps=(settings.data_clump, settings.resource_clump),
     )
     header = volume_header(geometry, facts)
     contents = ContentsSource(inventory, origin, blocks, block_size)
