@@ -9,7 +9,7 @@ import argparse
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dmgfs.cli.report import print_json, printable
@@ -17,7 +17,6 @@ from dmgfs.cli.report import print_json, printable
 if TYPE_CHECKING:
     from dmgfs.hfsplus_writer.inventory import Inventory
     from dmgfs.hfsplus_writer.volume import NewVolume, Settings
-    from dmgfs.source import ByteSource
 
 SUMMARY = "make an empty volume in a file"
 
@@ -183,47 +182,47 @@ def _size_of(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace, volume: "NewVolume", size: int) -> None:
-    from dmgfs.packing import pack
+    from dmgfs.packing.output import Output
 
-    geometry = volume.geometry
     if args.size is not None:
-        pack(_filled(volume, size), args.image, "raw", replace=args.force)
+        with Output(args.image, replace=args.force) as output:
+            for at, part in _parts(volume, size):
+                output.write(at, part)
+            output.extend(size)
+            output.commit()
         return
     with open(args.image, "r+b", buffering=0) as file:
-        end = geometry.used * geometry.block_size
-        tail = geometry.size - geometry.tail * geometry.block_size
-        if not args.force and (_any_data(file.fileno(), 0, end) or _any_data(file.fileno(), tail, size)):
+        if not args.force and _any_data(file.fileno(), volume, size):
             raise FileExistsError(0, "the file holds something; --force overwrites it")
-        for start, stop in ((0, end), (tail, geometry.size)):
-            for at in range(start, stop, _BLOCK):
-                part = bytes(volume.source.read(at, min(_BLOCK, stop - at)))
-                while part:
-                    done = os.pwrite(file.fileno(), part, at)
-                    part, at = part[done:], at + done
-        os.pwrite(file.fileno(), bytes(volume.source.read(HEADER, SECTOR)), _copy_at(size))
+        for at, part in _parts(volume, size):
+            while part:
+                done = os.pwrite(file.fileno(), part, at)
+                part, at = part[done:], at + done
         os.fsync(file.fileno())
 
 
-def _copy_at(size: int) -> int:
-    """Where the copy of the header is looked for: two sectors before the end, even where that is in no block."""
-    return size // SECTOR * SECTOR - 2 * SECTOR
+def _stretches(volume: "NewVolume", size: int) -> list[tuple[int, int]]:
+    """(start, end) of what has an owner: the beginning, and the last blocks or, behind them, what is no block."""
+    geometry = volume.geometry
+    return [(0, geometry.used * geometry.block_size), (geometry.size - geometry.tail * geometry.block_size, size)]
 
 
-def _filled(volume: "NewVolume", size: int) -> "ByteSource":
-    """The volume as it fills `size` bytes."""
-    from dmgfs.source import MemorySource, Run, RunSource
+def _parts(volume: "NewVolume", size: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of all that is to be written."""
+    end = volume.source.size
+    for start, stop in _stretches(volume, end):
+        for at in range(start, stop, _BLOCK):
+            yield at, bytes(volume.source.read(at, min(_BLOCK, stop - at)))
+    # The copy of the header is looked for two sectors before the end, even where that is in no block.
+    yield size // SECTOR * SECTOR - 2 * SECTOR, bytes(volume.source.read(HEADER, SECTOR))
 
-    copy = _copy_at(size)
-    after = MemorySource(bytes(volume.source.read(HEADER, SECTOR)))
-    before = min(copy, volume.source.size)
-    gap = copy - before
-    return RunSource(
-        [Run(volume.source, 0, before), Run(None, 0, gap), Run(after, 0, SECTOR), Run(None, 0, size - copy - SECTOR)]
+
+def _any_data(fd: int, volume: "NewVolume", size: int) -> bool:
+    return any(
+        os.pread(fd, min(_BLOCK, stop - at), at).strip(b"\0")
+        for start, stop in _stretches(volume, size)
+        for at in range(start, stop, _BLOCK)
     )
-
-
-def _any_data(fd: int, start: int, stop: int) -> bool:
-    return any(os.pread(fd, min(_BLOCK, stop - at), at).strip(b"\0") for at in range(start, stop, _BLOCK))
 
 
 def _report(args: argparse.Namespace, volume: "NewVolume", settings: "Settings") -> None:
