@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 INITRD_RELEASE = "/etc/initrd-release"
 INITRD_VARIABLE = "DMGFS_INITRD"
+OMITTED = "/run/sendsigs.omit.d"
 CONTINUE_SECONDS = 0.5
 """How long the process stays stopped, at most."""
 
@@ -119,6 +120,21 @@ def mark_as_root_storage() -> Held:
     return Held(
         marked, "the command line begins with @" if marked else f"the command line of {name} cannot be changed"
     )
+
+
+def register_with_sysvinit(folder: str = OMITTED) -> Held:
+    """The scripts that end a System V init spare the processes whose numbers lie there. As with the mark: right only for
+    one that was started before init."""
+    if not in_initrd():
+        return Held(False, "not in an initrd")
+    path = f"{folder}/dmgfs.{os.getpid()}"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        return Held(False, f"{path}: {error.strerror}")
+    return Held(True, path)
 
 
 class _Event(ctypes.Structure):

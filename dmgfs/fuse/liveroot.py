@@ -57,6 +57,7 @@ class LiveRoot:
         """When the mount answers, before it is announced. Call on the main thread."""
         for what, held in (
             ("the mark that systemd spares", hardening.mark_as_root_storage()),
+            ("being spared by killall5", hardening.register_with_sysvinit()),
             ("continuing when stopped", hardening.keep_continuing()),
             ("being spared when memory runs out", hardening.spare_from_oom()),
             ("writing without waiting for ourselves", hardening.flush_io()),

@@ -131,5 +131,9 @@ def test_the_mark_is_for_an_initrd_only(monkeypatch, tmp_path):
     held = hardening.mark_as_root_storage()
     assert not held.holds
     assert "SurviveFinalKillSignal" in held.detail
+    assert not hardening.register_with_sysvinit(str(tmp_path / "omitted")).holds
     (tmp_path / "initrd-release").touch()
     assert hardening.in_initrd()
+    assert hardening.register_with_sysvinit(str(tmp_path / "omitted")).holds
+    (file,) = (tmp_path / "omitted").iterdir()
+    assert file.read_text() == f"{os.getpid()}\n"

@@ -187,7 +187,11 @@ def test_the_mark_on_the_command_line(image, place, initrd, mark, monkeypatch):
         pytest.skip("only root's mark counts")
     monkeypatch.setenv("DMGFS_INITRD", initrd)
     assert dmgfs("mount", image, place, "--liveroot", "--log", "none").code == 0
-    line = Path(f"/proc/{process_of(place)}/cmdline").read_bytes()
+    process = process_of(place)
+    line = Path(f"/proc/{process}/cmdline").read_bytes()
+    omitted = Path(f"/run/sendsigs.omit.d/dmgfs.{process}")
+    assert omitted.exists() == bool(mark)
+    omitted.unlink(missing_ok=True)
     assert line.startswith(b"@") == bool(mark)
     assert b"dmgfs" in line
 
