@@ -3,7 +3,8 @@
 Rules that hold here:
 - a byte below `limit` in a page that was never written is the lower's, every other unwritten byte is zero;
 - bytes of a stored page beyond the end of the file are zero, so growing a file costs nothing;
-- a page of zeros is never stored: it is a HOLE, or ZERO where the lower would show through;
+- a page of zeros is not stored: it is a HOLE, or ZERO where the lower would show through (but for one that truncating or a
+  write of other bytes made so, and in a file one that is not in memory);
 - small files that the lower has no part in are kept as `bytes` (inline) and take no page.
 """
 
@@ -251,7 +252,10 @@ class _Writing:
         """A part of one page."""
         slot = self.pages[page]
         if is_stored(slot):
-            self.change.items.append(Patch(self.ino, page, start, data))
+            if data.count(0) == len(data) and self.is_zero_besides(slot, start, start + len(data)):
+                self.zeros(page, 1)
+            else:
+                self.change.items.append(Patch(self.ino, page, start, data))
             return
         base = self.base(page, slot)
         if base is None and data.count(0) == len(data):
@@ -262,6 +266,12 @@ class _Writing:
             self.zeros(page, 1)
         else:
             self.fill(page, 1, new)
+
+    def is_zero_besides(self, slot: int, start: int, stop: int) -> bool:
+        """Whether a stored page is zeros outside of this part of it. False where a disk would have to be asked."""
+        store = self.state.store
+        view = store.view_now(slot, 1) if store is not None else None
+        return view is not None and not any(view[:start]) and not any(view[stop:])
 
     def base(self, page: int, slot: int) -> Buffer | None:
         """What shows in a page that is not stored, perhaps shorter than a page; None: zeros."""

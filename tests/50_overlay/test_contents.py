@@ -143,6 +143,11 @@ def test_zeros_take_no_page(lower: LowerTree) -> None:
     assert pages(overlay, ino) == 2
     run(overlay.write(ino, 10 * PAGE, bytes(PAGE)))
     assert pages(overlay, ino) == 1
+    run(overlay.write(ino, 13 * PAGE + 100, bytes(PAGE - 100)))
+    assert pages(overlay, ino) == 1
+    run(overlay.write(ino, 13 * PAGE, bytes(100)))  # the rest of the page: now all of it is zeros
+    assert pages(overlay, ino) == 0
+    run(overlay.write(ino, 13 * PAGE, b"y"))
     large = file(overlay, b"large")
     run(overlay.write(large, 0, bytes(LARGE)))
     assert pages(overlay, large) <= 1
