@@ -65,6 +65,8 @@ def parse_auto(text: str) -> tuple[str, list[Shadow]]:
         rule = words.pop(0)
         if rule not in RULES:
             raise WrongUsage(f"--shadow {text}: there is no rule {rule}; there are {', '.join(RULES)}")
+    if len(words) > 1 and words[-1].startswith("compress="):
+        words[-2:] = [",".join(words[-2:])]
     if not any(words) or not all(words) or len(words) > MOST:
         raise WrongUsage(f"--shadow {text}: write auto:[RULE,]FILE,...,ram, at most {MOST} of them")
     shadows = [parse_shadow(word) for word in words]

@@ -8,6 +8,7 @@ Rules that hold here:
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
@@ -213,4 +214,8 @@ class _Work:
         except (MountFailed, OSError, MemoryError) as error:
             print(printable(f"dmgfs: {covered.path}: {error}"), file=sys.stderr)
             return OS_ERROR
+        except Exception as error:
+            logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
+            print(printable(f"dmgfs: {covered.path}: internal error: {error!r}"), file=sys.stderr)
+            return SOFTWARE
         return 0

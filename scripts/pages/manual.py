@@ -21,10 +21,12 @@ EXIT_STATUS = {
     69: "recognised, but not supported",
     70: "a bug of ours",
     71: "the system refused: no FUSE, no memory",
-    73: "the output exists or cannot be made",
+    73: "the output exists or cannot be made; the shadow file is something else, and left alone",
     74: "input or output failed",
-    75: "busy: somebody uses the mount",
+    75: "in use: the shadow file, or the mount",
+    76: "the shadow file is damaged",
     77: "passphrase needed or wrong, or permission denied",
+    78: "the shadow file belongs to another image",
 }
 
 MOUNT_STATUS = {

@@ -62,5 +62,5 @@ def words_of(action: argparse.Action) -> list[str]:
     if action.choices is not None:
         return [str(word) for word in action.choices]
     name = action.metavar if isinstance(action.metavar, str) and "|" in action.metavar else ""
-    found = (re.match(r"[a-z][a-z0-9+-]*=?", word) for word in re.sub(r"\[[^\]]*\]", "", name).split("|"))
+    found = (re.match(r"[a-z][a-z0-9+-]*[=:]?", word) for word in re.sub(r"\[[^\]]*\]", "", name).split("|"))
     return [match[0] for match in found if match]

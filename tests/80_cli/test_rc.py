@@ -100,6 +100,11 @@ def test_no_choices(text):
         parse_auto(text)
 
 
+def test_memory_may_be_compressed():
+    _, [file, memory] = parse_auto("auto:/a/b,ram:64M,compress=zstd")
+    assert (file.kind, memory.kind, memory.budget, memory.compress) == ("file", "ram", 64 << 20, "zstd")
+
+
 def test_too_many():
     with pytest.raises(WrongUsage, match="at most 32"):
         parse_auto("auto:" + ",".join(["/a"] * 33))

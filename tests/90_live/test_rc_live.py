@@ -56,7 +56,7 @@ def test_the_first_step_that_fails_ends_it_with_its_code(live, tmp_path):
     assert done.stdout.splitlines()[-1] == f"rc.live: Failed: mount of {tmp_path}/missing.dmg"
     config.write_text("PROGRAM=/bin/false\n")
     assert rc("start", config).returncode == 1
-    assert rc("start", tmp_path / "no conf").returncode == 78
+    assert rc("start", tmp_path / "no conf").returncode == 66
     assert rc("nonsense", config).returncode == 64
 
 
