@@ -1,12 +1,15 @@
 """What an overlay must look like from outside, written as plainly as can be: one dictionary of objects, file contents as
-bytearrays, no lower, no pages, no whiteouts. Every operation raises OSError or happens at once. Times come from `now`.
+plain bytes (with holes), no lower, no slots, no whiteouts. Every operation raises OSError or happens at once. Times come
+from `now`.
 """
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISDIR, S_ISGID, S_ISLNK, S_ISREG, S_ISUID, S_IXGRP
 
 from builders.lower_tree import LowerTree
+from builders.sparse_bytes import SparseBytes
+from overlay.contents import MAX_SIZE
 from overlay.vfs import FIRST_NEW_INODE
 
 
@@ -16,6 +19,8 @@ def _fail(number: int) -> OSError:
 
 @dataclass
 class Thing:
+    """below: bytes from the start that may still be the lower's."""
+
     ino: int
     mode: int
     nlink: int
@@ -25,7 +30,8 @@ class Thing:
     atime: int
     mtime: int
     ctime: int
-    data: bytearray = field(default_factory=bytearray)
+    data: SparseBytes = field(default_factory=SparseBytes)
+    below: int = 0
     target: bytes = b""
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     children: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
@@ -34,6 +40,9 @@ class Thing:
     @property
     def is_directory(self) -> bool:
         return S_ISDIR(self.mode)
+
+    def copy(self) -> "Thing":
+        return replace(self, data=self.data.copy(), xattrs=dict(self.xattrs), children=dict(self.children))
 
     def touch(self, now: int, links: int = 0) -> None:
         self.mtime = self.ctime = now
@@ -55,7 +64,8 @@ class Model:
             self.things[ino] = Thing(
                 ino, attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev, attr.atime_ns, attr.mtime_ns, attr.ctime_ns
             )
-            self.things[ino].data = bytearray(below.data)
+            self.things[ino].data = SparseBytes(below.data)
+            self.things[ino].below = len(below.data)
             self.things[ino].target = below.target
             self.things[ino].xattrs = dict(below.xattrs)
             self.things[ino].children = dict(below.children)
@@ -93,6 +103,24 @@ class Model:
         while ino not in (ancestor, self.root):
             ino = self.things[ino].parent
         return ino == ancestor
+
+    # -- as it was -----------------------------------------------------------------------------------------------------
+
+    def keep(self) -> dict[int, Thing]:
+        """A snapshot."""
+        return {ino: thing.copy() for ino, thing in self.things.items()}
+
+    def go_back(self, kept: dict[int, Thing]) -> None:
+        """To a snapshot. What is held and was not there then goes on without a name."""
+        later = [thing for ino, thing in self.things.items() if ino not in kept]
+        self.things = {ino: thing.copy() for ino, thing in kept.items()}
+        for thing in later:
+            if self.held.get(thing.ino):
+                thing.nlink = 0
+                thing.children.clear()
+                self.things[thing.ino] = thing
+        for ino in list(self.things):
+            self._reap(ino)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -252,15 +280,15 @@ class Model:
         return thing
 
     def read(self, ino: int, offset: int, length: int) -> bytes:
-        return bytes(self._file(ino).data[offset : offset + length])
+        return self._file(ino).data.read(offset, length)
 
     def write(self, ino: int, offset: int, data: bytes, clear_setid: bool) -> int:
         thing = self._file(ino)
         if not data:
             return 0
-        if len(thing.data) < offset:
-            thing.data.extend(bytes(offset - len(thing.data)))
-        thing.data[offset : offset + len(data)] = data
+        if offset + len(data) > MAX_SIZE:
+            raise _fail(errno.EFBIG)
+        thing.data.write(offset, data)
         if clear_setid:
             self._clear(thing)
         thing.touch(self.now)
@@ -274,8 +302,10 @@ class Model:
 
     def truncate(self, ino: int, size: int) -> None:
         thing = self._file(ino)
-        del thing.data[size:]
-        thing.data.extend(bytes(size - len(thing.data)))
+        if size > MAX_SIZE:
+            raise _fail(errno.EFBIG)
+        thing.data.resize(size)
+        thing.below = min(thing.below, size)
         thing.touch(self.now)
 
     def chmod(self, ino: int, mode: int) -> None:

@@ -3,21 +3,23 @@ at a question to the lower while others ran. `compare` looks at everything there
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any
 
 from builders.lower_tree import LowerTree
-from builders.overlay_model import Model
+from builders.overlay_model import Model, Thing
 from overlay.overlay import Overlay
-from overlay.pages import is_stored
+from overlay.pages import Run, is_stored, pages_in
 from overlay.ram import RamStore
 from overlay.squeezed import GROUP_BITS, SqueezedStore
 from overlay.store import Store
 from overlay.stratum import Stratum
 from overlay.tree import File
-from overlay.vfs import Ask, Steps, run
+from overlay.vfs import FIRST_NEW_INODE, Ask, Steps, run
+
+FREEING = {"unlink", "rmdir", "removexattr"}
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Pair:
         self.store = store if store is not None else RamStore(1 << 28)
         self.overlay = Overlay(lower, self.store, clock=lambda: self.now)
         self.opened: dict[int, int] = {}
+        self.snapshots: dict[bytes, dict[int, Thing]] = {}
         self.refused = 0
 
     def stack(self, store: Store) -> None:
@@ -50,6 +53,39 @@ class Pair:
         self.store = store
         self.overlay = Overlay(below, store, clock=lambda: self.now)
         self.model.next_ino = below.end_ino
+        for thing in self.model.things.values():
+            thing.below = len(thing.data)
+            thing.data.touched.clear()
+
+    def close(self, killed: bool = False) -> None:
+        """The process ends, in good order or killed."""
+        for ino, count in list(self.model.held.items()):
+            self.model.forget(ino, count)
+            if not killed:
+                self.overlay.forget(ino, count)
+        if not killed:
+            self.overlay.close()
+
+    def open(self, store: Store) -> None:
+        """Another process, with what the last one wrote."""
+        self.store = store
+        self.overlay = Overlay(self.lower, store, clock=lambda: self.now)
+
+    def snapshot(self, name: bytes) -> None:
+        self.overlay.snapshot(name)
+        self.snapshots[name] = self.model.keep()
+
+    def rollback(self, name: bytes) -> None:
+        """What is of the lower and was deleted then is let go of first: nobody remembers that it was."""
+        for ino, count in list(self.model.held.items()):
+            if ino not in self.snapshots[name] and ino < FIRST_NEW_INODE:
+                self.forget(ino, count)
+        self.overlay.rollback(name)
+        self.model.go_back(self.snapshots[name])
+
+    def delete_snapshot(self, name: bytes) -> None:
+        self.overlay.delete_snapshot(name)
+        del self.snapshots[name]
 
     # -- one operation on both -----------------------------------------------------------------------------------------
 
@@ -100,6 +136,7 @@ class Pair:
     def finish(self, operation: str, arguments: tuple[Any, ...], result: Any) -> Any:
         """The overlay has ended with `result` (an OSError if it failed): the model must say the same."""
         if isinstance(result, OSError) and result.errno == errno.ENOSPC:
+            assert operation not in FREEING, f"{operation}{arguments}: no room to free room"
             self.refused += 1
             return result
         try:
@@ -170,10 +207,20 @@ class Pair:
                 assert run(self.overlay.readlink(ino)) == thing.target
             elif S_ISREG(thing.mode):
                 assert attr.size == len(thing.data)
-                assert attr.blocks * 512 <= (attr.size + 4095) // 4096 * 4096
-                data = bytes(run(self.overlay.read(ino, 0, attr.size + 10)))
-                assert data == thing.data, f"inode {ino}: content differs"
+                for offset, length in thing.data.places():
+                    data = bytes(run(self.overlay.read(ino, offset, length)))
+                    assert data == thing.data.read(offset, length), f"inode {ino}: content differs at {offset}"
+                self._compare_blocks(ino, attr.blocks)
         self.audit()
+
+    def _compare_blocks(self, ino: int, blocks: int) -> None:
+        """A file takes what was written, and holes take nothing."""
+        thing = self.model.things[ino]
+        assert blocks <= pages_in(len(thing.data)) * 8
+        if self.overlay._state.tree.file(ino) is not None:
+            solid = thing.data.solid
+            assert blocks >= (solid * 8 if solid > 1 else solid)
+            assert blocks <= (pages_in(thing.below) + len(thing.data.touched)) * 8
 
     def _compare_directory(self, ino: int, limit: int) -> None:
         thing = self.model.things[ino]
@@ -186,6 +233,10 @@ class Pair:
         for name, entry in entries.items():
             assert entry.attr == run(self.overlay.getattr(entry.ino)), name
             assert entry.type == entry.attr.mode & 0o170000
+
+    def _kept(self) -> Iterable[Run]:
+        """Runs of slots that only copies refer to."""
+        return [kept.run for kept in self.overlay._state.history.keeps._kept]
 
     def audit(self) -> None:
         """The books: weights, slots, and the lower as it was."""
@@ -205,6 +256,9 @@ class Pair:
                 assert stored == node.body.pages.stored
         if isinstance(self.store, RamStore):
             store = self.store
+            kept = {slot for run_ in self._kept() for slot in range(run_.slot, run_.slot + run_.length)}
+            assert not kept & slots
+            slots |= kept
             assert store._pages == len(slots)
             arena = store.arena
             free = {slot for first, length in arena.slots.extents() for slot in range(first, first + length)}

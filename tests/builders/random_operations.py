@@ -6,10 +6,12 @@ from typing import Any
 
 from builders.lower_tree import LowerTree
 from builders.overlay_pair import Pair
+from overlay.contents import MAX_SIZE
 
 PAGE = 4096
 NAMES = [b"a", b"A", b"b", b"B", b"c", b"dir", b"Dir", b"file", b"link", "ü".encode(), b"n" * 255, b"n" * 256, b"x.y"]
 SIZES = [0, 1, 100, 3072, 3073, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE, 3 * PAGE + 77, 70 * PAGE + 5, 300_000]
+FAR = [1 << 33, (1 << 40) + 5, (1 << 62) - 7, MAX_SIZE - 9000, MAX_SIZE, MAX_SIZE + 1]
 XATTRS = [b"user.one", b"user.two", b"security.capability"]
 
 
@@ -36,10 +38,12 @@ def build(case_sensitive: bool) -> LowerTree:
 
 
 class Choice:
-    """Draws an operation. `pick(options)` and `number(limit)` are hypothesis's or random's."""
+    """Draws an operation. `pick(options)` and `number(limit)` are hypothesis's or random's. far: mostly the contents
+    of files, and offsets and sizes that nobody could fill, too."""
 
-    def __init__(self, pair: Pair, pick: Any, number: Any, blob: Any) -> None:
+    def __init__(self, pair: Pair, pick: Any, number: Any, blob: Any, far: bool = False) -> None:
         self.pair, self.pick, self.number, self.blob = pair, pick, number, blob
+        self.far = FAR if far else []
 
     def _ino(self) -> int:
         return self.pick(sorted({self.pair.model.root, *self.pair.model.held}))
@@ -53,6 +57,10 @@ class Choice:
         things = self.pair.model.things
         files = sorted(ino for ino in self.pair.model.held if S_ISREG(things[ino].mode))
         return self.pick(files) if files else None
+
+    def _content(self) -> int:
+        file = self._file() if self.far and self.number(6) else None
+        return self._ino() if file is None else file
 
     def _name(self, directory: int) -> bytes:
         there = sorted(name for name, _ in self.pair.model.things[directory].children.values())
@@ -85,9 +93,10 @@ class Choice:
                 old, new = self._directory(), self._directory()
                 return kind, old, self._name(old), new, self._name(new), self.pick([0, 0, 0, 1, 2])
             case "write":
-                ino = self._ino()
+                ino = self._content()
                 size = len(self.pair.model.things[ino].data)
-                offset = self.pick([0, size, self.number(size + 1), self.pick(SIZES), self.number(100 * PAGE)])
+                near = [0, size, self.number(size + 1), self.pick(SIZES), self.number(100 * PAGE)]
+                offset = self.pick(near + self.far)
                 length = self.pick(
                     [1, 7, self.number(200), PAGE, self.number(3 * PAGE), 2 * PAGE, self.number(80 * PAGE)]
                 )
@@ -99,9 +108,9 @@ class Choice:
                 size = len(self.pair.model.things[ino].data)
                 return kind, ino, self.number(size + 100), self.pick([1, PAGE, 100_000])
             case "truncate":
-                ino = self._ino()
+                ino = self._content()
                 size = len(self.pair.model.things[ino].data)
-                return kind, ino, self.pick([*SIZES, self.number(size + 1), size])
+                return kind, ino, self.pick([*SIZES, self.number(size + 1), size, *self.far])
             case "chmod":
                 return kind, self._ino(), self.pick([0, 0o644, 0o6755, 0o2644, 0o1777])
             case "chown":
