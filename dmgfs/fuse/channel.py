@@ -106,7 +106,7 @@ class Channel:
                 return False
             self.end()
             return True
-        _, opcode, unique, inode, _, _, _, _, _ = wire.IN_HEADER.unpack_from(self._buffer)
+        _, opcode, unique, inode, _, _, self._direct.caller, _, _ = wire.IN_HEADER.unpack_from(self._buffer)
         known = self._methods.get(opcode)
         if known is not None:
             request, method = known

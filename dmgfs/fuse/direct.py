@@ -43,7 +43,8 @@ class Unwanted(Exception):
 
 
 class Direct:
-    """For the requests of one mount. unasked: whether the kernel offered to open without asking (set by the channel)."""
+    """For the requests of one mount. unasked: whether the kernel offered to open without asking, caller: the thread that
+    asks now (set by the channel)."""
 
     def __init__(
         self, lower: "VolumeLower", overlay: Overlay, operations: "DmgOperations", ahead: "ReadAhead"
@@ -55,6 +56,7 @@ class Direct:
         self._ahead = ahead
         self._root = overlay.root
         self.unasked = False
+        self.caller = 0
         self.methods: dict[int, tuple[str, Method]] = {
             wire.LOOKUP: ("lookup", self._lookup),
             wire.GETATTR: ("getattr", self._getattr),
@@ -90,11 +92,11 @@ class Direct:
         name = bytes(body[:-1])
         if inode >= FIRST or name in _DOTS or name == NAMED_FORK:
             return None
-        return self._find(self._ino(inode), name)
+        return self._find(self._ino(inode), name, self.caller)
 
-    def _find(self, parent: int, name: bytes) -> Steps[Answer]:
+    def _find(self, parent: int, name: bytes, thread: int) -> Steps[Answer]:
         try:
-            entry = yield from self._overlay.lookup(parent, name)
+            entry = yield from self._operations.found(parent, name, thread)
         except FileNotFoundError:
             if not self._operations.is_lasting_absence(name):
                 raise

@@ -34,9 +34,10 @@ from pyfuse3 import (
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.handles import Handles
 from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.respelling import Respelling
 from overlay import acl
 from overlay.overlay import Overlay
-from overlay.vfs import FIRST_NEW_INODE, Attr, Buffer
+from overlay.vfs import FIRST_NEW_INODE, Ask, Attr, Buffer, Entry, Steps
 
 FOREVER = 1e9
 """Seconds; thirty years."""
@@ -57,8 +58,8 @@ CONTROL_ATTRIBUTE = b"user.dmgfs.control"
 class DmgOperations(pyfuse3.Operations):
     """`overlay` behind FUSE. frozen: nothing changes in it until `thaw`, so the kernel may keep nearly every answer.
     access_lists: POSIX ACLs are kept and obeyed, for which the kernel asks about every object that another user uses.
-    only_spelling: tells of a name whether no other bytes could mean the same. control: the name of the control socket,
-    for that user."""
+    only_spelling: tells of a name whether no other bytes could mean the same. respelling: where names have spellings.
+    control: the name of the control socket, for that user."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
@@ -73,6 +74,7 @@ class DmgOperations(pyfuse3.Operations):
         access_lists: bool,
         only_spelling: Callable[[bytes], bool],
         control: Callable[[int], bytes],
+        respelling: Respelling | None = None,
     ) -> None:
         super().__init__()
         self.enable_acl = access_lists
@@ -82,6 +84,7 @@ class DmgOperations(pyfuse3.Operations):
         self._frozen = frozen
         self._only_spelling = only_spelling
         self._control = control
+        self._respelling = respelling
         self._root = overlay.root
         self.handles = Handles(lambda file: ahead.close(file.streams), overlay.releasedir)
 
@@ -131,6 +134,19 @@ class DmgOperations(pyfuse3.Operations):
         """Whether the kernel may remember that there is no such name."""
         return self._frozen or self._only_spelling(name)
 
+    def found(self, parent: int, name: bytes, thread: int) -> Steps[Entry]:
+        """What is behind the name, held; FileNotFoundError also for a new spelling that the thread is about to give it."""
+        entry = yield from self._overlay.lookup(parent, name)
+        respelling = self._respelling
+        if respelling is None or entry.name == name or self._frozen or name in (b".", b".."):
+            return entry
+        if respelling.may_be(thread):
+            self._overlay.forget(entry.ino)
+            if (yield Ask(respelling.is_target, (thread, name), slow=True)):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            entry = yield from self._overlay.lookup(parent, name)
+        return entry
+
     def _damaged(self, ino: int, kind: int) -> EntryAttributes:
         """A name whose object cannot be had: listed, and asked about again, which then fails."""
         answer = EntryAttributes()
@@ -148,7 +164,7 @@ class DmgOperations(pyfuse3.Operations):
         if name == b".":
             return await self._again(parent_inode)
         try:
-            entry = await self._driver.run(self._overlay.lookup(self._ino(parent_inode), name))
+            entry = await self._driver.run(self.found(self._ino(parent_inode), name, ctx.pid))
         except FileNotFoundError:
             if not self.is_lasting_absence(name):
                 raise

@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyfuse3
@@ -24,6 +24,7 @@ from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
 from dmgfs.fuse.pool import Pool
 from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.respelling import Respelling
 from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
 from dmgfs.fuse.squeezer import Squeezer
@@ -118,6 +119,7 @@ def serve(
             access_lists=access_lists,
             only_spelling=lower.only_spelling,
             control=lambda uid: control.told(uid),
+            respelling=None if volume.info.case_sensitive else below.enter_context(closing(Respelling(lower.fold))),
         )
         channel = Channel(Direct(lower, overlay, operations, ahead), driver, boundary) if direct else None
         verbs = Verbs(
