@@ -7,6 +7,7 @@ from typing import Any
 
 from overlay.diff import differences
 from overlay.overlay import Overlay
+from overlay.vfs import FIRST_NEW_INODE, LAYER_INODES
 
 _TYPES = {
     stat.S_IFREG: "file",
@@ -19,9 +20,10 @@ _TYPES = {
 }
 
 
-def records(view: Overlay, layers: int = 0) -> Iterator[dict[str, Any]]:
-    """Of an overlay that does not change meanwhile. Bytes of names that are no UTF-8 are lone surrogates. layers: so many
-    read-only shadows belong to what it is compared with; each record says so."""
+def records(view: Overlay) -> Iterator[dict[str, Any]]:
+    """Of an overlay that does not change meanwhile. Bytes of names that are no UTF-8 are lone surrogates. Where read-only
+    shadows belong to what it is compared with, each record says how many."""
+    layers = (view.lower.end_ino - FIRST_NEW_INODE) // LAYER_INODES
     for line in differences(view.changes()):
         record: dict[str, Any] = {
             "change": line.kind,
@@ -38,10 +40,10 @@ def records(view: Overlay, layers: int = 0) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def write_records(view: Overlay, put: Callable[[bytes], object], layers: int = 0) -> int:
+def write_records(view: Overlay, put: Callable[[bytes], object]) -> int:
     """One JSON object per line; how many."""
     count = 0
-    for record in records(view, layers):
+    for record in records(view):
         put(json.dumps(record).encode() + b"\n")
         count += 1
     return count

@@ -8,15 +8,17 @@ from stat import S_ISDIR
 from typing import NamedTuple
 
 from overlay.file import FileStore
+from overlay.fingerprint import fingerprint
 from overlay.superblock import Base, first_ino
 from overlay.tree import Directory, Tree
 
 
 class Report(NamedTuple):
-    """base: of which image. inodes: changed and new ones. size: bytes in use. snapshots: their names. problems: one
-    sentence each; none: sound."""
+    """base: of which image. fingerprint: by which a shadow above it knows it. inodes: changed and new ones. size: bytes in
+    use. snapshots: their names. problems: one sentence each; none: sound."""
 
     base: Base
+    fingerprint: str
     inodes: int
     size: int
     snapshots: list[bytes]
@@ -34,7 +36,9 @@ def check(path: str | os.PathLike[str]) -> Report:
         for name, snapshot in past.snapshots.items():
             problems += (f"snapshot {name!r}: {problem}" for problem in _names(past.frozen[snapshot.moment]))
         problems += store.verify()
-        return Report(store.base, len(tree.nodes), store.used, list(past.snapshots), problems)
+        return Report(
+            store.base, fingerprint(tree, store.sums), len(tree.nodes), store.used, list(past.snapshots), problems
+        )
     finally:
         store.close()
 

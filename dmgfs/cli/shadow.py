@@ -338,10 +338,12 @@ def _snapshot(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from overlay.check import check
+    from overlay.superblock import layers_of
 
     report = check(args.file)
     if args.json:
-        fields = {"objects": report.inodes, "used": report.size, "base": dict(report.base)}
+        fields: dict[str, Any] = {"objects": report.inodes, "used": report.size, "base": dict(report.base)}
+        fields["fingerprint"] = report.fingerprint
         names = [name.decode("utf-8", "surrogateescape") for name in report.snapshots]
         print_json({**fields, "snapshots": names, "problems": report.problems})
     else:
@@ -350,6 +352,8 @@ def _check(args: argparse.Namespace) -> int:
         state = f"{len(report.problems)} problems" if report.problems else "clean"
         kept = f", {len(report.snapshots)} snapshots" if report.snapshots else ""
         print(printable(f"{args.file}: {state}; {report.inodes} objects{kept}, {human(report.size)}"))
+        over = f", over {', '.join(layers)}" if (layers := layers_of(report.base)) else ""
+        print(f"  as a layer: {report.fingerprint}{over}")
     return DATA_ERROR if report.problems else 0
 
 

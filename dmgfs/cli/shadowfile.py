@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from dmgfs.cli.options import WrongUsage
@@ -25,6 +25,13 @@ def add_offline_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("for a shadow FILE that nobody uses")
     add = group.add_argument
     add("--image", metavar="IMAGE", help="the image that the changes were made over")
+    add(
+        "--shadow-ro",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a shadow that was between the image and this one; several: lowest first",
+    )
     add("--force-base", action="store_true", help="take another image than that")
     add("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
     add("--no-replay", action="store_true", help="take a dirty volume as it stands, without its journal")
@@ -49,6 +56,7 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
     OSError."""
     from dmgfs.identity import identity
     from dmgfs.image import open_image
+    from dmgfs.layers import stacked
     from dmgfs.lower import VolumeLower
     from overlay.file import FileStore
 
@@ -57,14 +65,20 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
             f"{args.where} is no mount point; of a shadow file, say with --image IMAGE what it belongs to"
         )
     view = view_of(args)
-    with open_image(
-        args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
-    ) as image:
+    with ExitStack() as open_files:
+        image = open_files.enter_context(
+            open_image(
+                args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
+            )
+        )
         volume = image.volume(args.partition)
-        base = identity(image, volume)
-        store = FileStore.open_file(args.where, base, read_only=True, force_base=args.force_base)
+        below = stacked(
+            VolumeLower(volume, view), identity(image, volume), args.shadow_ro, force_base=args.force_base
+        )
+        stack = open_files.enter_context(below)
+        store = FileStore.open_file(args.where, stack.base(), read_only=True, force_base=args.force_base)
         try:
-            overlay = Overlay(VolumeLower(volume, view), store)
+            overlay = Overlay(stack.lower, store)
             if args.snapshot is not None:
                 found = overlay.snapshots().get(os.fsencode(args.snapshot))
                 if found is None:
@@ -77,7 +91,7 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
 
 
 def records_of(overlay: Overlay) -> Iterator[dict[str, Any]]:
-    """What differs from the image."""
+    """What differs from what is below."""
     from dmgfs.changelist import records
 
     return records(overlay)

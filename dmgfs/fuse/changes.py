@@ -98,7 +98,7 @@ class Changes:
     async def diff(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
         """Into the passed file, a JSON object per line; how many."""
         with _output(files) as put:
-            return await self._frozen(request, lambda view: write_records(view, put, len(self._layers)))
+            return await self._frozen(request, lambda view: write_records(view, put))
 
     async def export(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
         """Into the passed file, a tar stream."""

@@ -139,7 +139,17 @@ def test_a_shadow_over_layers_is_what_is_seen_kept_and_taken_back(image, place, 
         assert show(place) == before
     with mounted(image, place, *below, "--shadow-ro", three):
         assert show(place) == after
-    assert dmgfs("shadow", "check", three).code == 0
+    live = {(line["change"], line["path"], line["layers"]) for line in lines}
+    offline = dmgfs("shadow", "diff", three, "--image", image, "--shadow-ro", one, "--shadow-ro", two, "--json")
+    assert offline.err == ""
+    assert {(line["change"], line["path"], line["layers"]) for line in json.loads(offline.out)} == live
+    ended = dmgfs("shadow", "diff", three, "--image", image, "--shadow-ro", one)
+    assert ended.code == 78
+    marks = [json.loads(dmgfs("shadow", "check", file, "--json").out)["fingerprint"] for file in (one, two)]
+    assert all(mark in ended.err for mark in marks)
+    said = dmgfs("shadow", "check", three)
+    assert said.code == 0
+    assert f"over {', '.join(marks)}" in said.out
     assert dmgfs("shadow", "compact", three).code == 0
     with mounted(image, place, *below, "--shadow", three):
         assert show(place) == after
