@@ -8,6 +8,7 @@ Rules that hold here:
   through a symbolic link.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -17,6 +18,12 @@ from typing import Protocol
 
 from overlay.errors import NotAShadow, ShadowInUse
 from overlay.vfs import Buffer
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_FALLOCATE = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+"""Linux's; Python has posix_fallocate only."""
+if _FALLOCATE is not None:
+    _FALLOCATE.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class Disk(Protocol):
@@ -47,6 +54,18 @@ class Disk(Protocol):
 
     def room(self) -> int:
         """How much the file could grow."""
+        ...
+
+    def allocated(self) -> int:
+        """How much of the medium the file takes."""
+        ...
+
+    def punch(self, offset: int, length: int) -> None:
+        """Gives the room of these bytes, which nobody wants, back to the medium, where that can be done."""
+        ...
+
+    def secure(self, offset: int, length: int) -> None:
+        """There is room on the medium for these bytes of the file, from now on. OSError(ENOSPC) if not."""
         ...
 
     def sync(self) -> None:
@@ -157,6 +176,18 @@ class FileDisk:
     def room(self) -> int:
         status = os.fstatvfs(self._fd)
         return status.f_bavail * status.f_frsize
+
+    def allocated(self) -> int:
+        return os.fstat(self._fd).st_blocks * 512
+
+    def punch(self, offset: int, length: int) -> None:
+        if _FALLOCATE is not None and _FALLOCATE(self._fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length) != 0:
+            number = ctypes.get_errno()
+            if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(number, os.strerror(number))
+
+    def secure(self, offset: int, length: int) -> None:
+        os.posix_fallocate(self._fd, offset, length)
 
     def sync(self) -> None:
         os.fdatasync(self._fd)

@@ -19,22 +19,31 @@ Rules that hold here:
 import errno
 import os
 import secrets
-import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from overlay.change import Change, Drop, Fill, Patch, Place
+from overlay.change import Change, Drop
 from overlay.disk import Disk, FileDisk
-from overlay.errors import NotAShadow, ShadowBase
-from overlay.history import History
+from overlay.errors import NotAShadow
+from overlay.history import History, stored
 from overlay.log import CHANGE, RESUMED, SEGMENT_MAX, START, STARTED, SYNCED, Log, Segment
-from overlay.pages import HOLE, PAGE, PageMap, Run, is_stored
-from overlay.records import Placed, encode, encode_placed
+from overlay.pages import PAGE, Run
+from overlay.placing import pages_of, write_pages
+from overlay.records import encode, encode_placed
 from overlay.recovery import COUNT, FIRST_SLOT, dump, recover
 from overlay.slots import Extent
 from overlay.space import MARGIN, Space
 from overlay.store import Sync
-from overlay.superblock import VERSION, Base, Superblock, decode_superblock, encode_base, encode_superblock, first_ino
+from overlay.superblock import (
+    VERSION,
+    Base,
+    Superblock,
+    encode_base,
+    encode_superblock,
+    first_ino,
+    require_same,
+    superblocks,
+)
 from overlay.tree import Tree
 from overlay.verify import wrong_pages
 from overlay.vfs import Buffer
@@ -42,12 +51,14 @@ from overlay.vfs import Buffer
 SEGMENT_SLOTS = 64
 
 _CHECKPOINT_MIN = 4 << 20
+_QUICK = 20_000
+"""Objects whose tree is written in a fraction of a second."""
+
 _TRIM_MIN = 1 << 18
 """Free bytes at the end of the file that are worth a checkpoint when it is closed."""
 
 _FIRST_SIZE = (FIRST_SLOT + 2 * SEGMENT_SLOTS) * PAGE
 _CHANGE = bytes([CHANGE])
-_EMPTY = PageMap()
 
 
 class FileStore:
@@ -83,6 +94,7 @@ class FileStore:
         self._dump_size = 0
         self._lonely = 0  # epoch of a checkpoint whose superblock has no copy yet
         self._place = 0  # which of the two superblocks is ours
+        self._reach = 1 << 32  # slots from here on the log does not tell of
         self._log: Log
         self._superblock = Superblock(0, 0, 0, 0, self._base)
         self._found = self._open(base is None, force_base, recycle)
@@ -119,14 +131,11 @@ class FileStore:
 
     def _open(self, any_base: bool, force_base: bool, recycle: bool) -> list[tuple[int, Superblock]]:
         """The superblocks and their places, the newer one first; none if the file is to be begun."""
-        head = self._disk.read(0, min(FIRST_SLOT * PAGE, self._disk.size))
-        found = [
-            (place, block)
-            for place in range(FIRST_SLOT)
-            if (block := decode_superblock(head[place * PAGE : (place + 1) * PAGE])) is not None
-        ]
+        found = superblocks(self._disk.read(0, min(FIRST_SLOT * PAGE, self._disk.size)))
         if not found:
-            unfinished = self._disk.size == _FIRST_SIZE and not any(head[:PAGE])  # cut off while it was made
+            unfinished = self._disk.size == _FIRST_SIZE and not any(
+                self._disk.read(0, PAGE)
+            )  # cut off while it was made
             if self._disk.size and not unfinished:
                 raise NotAShadow("its first bytes are not those of a shadow file of dmgfs, so it is left alone")
             if self._read_only or any_base:
@@ -134,13 +143,11 @@ class FileStore:
             return []
         if recycle:
             return []
-        found.sort(key=lambda pair: pair[1].generation, reverse=True)
         theirs = found[0][1].base
         if any_base:
             self._base = theirs
-        if theirs != self._base and not (force_base and first_ino(theirs) == first_ino(self._base)):
-            keys = [key for key in {*theirs, *self._base} if theirs.get(key) != self._base.get(key)]
-            raise ShadowBase({key: (theirs.get(key), self._base.get(key)) for key in keys})
+        if not (force_base and first_ino(theirs) == first_ino(self._base)):
+            require_same(theirs, self._base)
         return found
 
     def load(self, tree: Tree) -> None:
@@ -214,7 +221,10 @@ class FileStore:
 
     @property
     def budget(self) -> int:
-        return self._space.budget if self._space.budget is not None else self._disk.size + self._disk.room()
+        if self._space.budget is not None:
+            return self._space.budget
+        held = min(self._disk.size, max(self._disk.allocated(), self.used))  # holes are nobody's
+        return held + self._disk.room()
 
     @property
     def used(self) -> int:
@@ -245,8 +255,13 @@ class FileStore:
 
     def _reserve(self) -> None:
         """A segment for the log, kept for when there is no other room."""
-        if self._spare is None:
-            self._spare = self._space.segment(SEGMENT_SLOTS)
+        if self._spare is None and (segment := self._space.segment(SEGMENT_SLOTS)) is not None:
+            try:
+                self._disk.secure(segment.slot * PAGE, segment.length * PAGE)  # it may be a hole
+            except OSError:
+                self._space.give_unused([Extent(*segment)])
+            else:
+                self._spare = segment
 
     def _append(self, body: bytes, removing: bool) -> None:
         if not self._log.room(len(body)):
@@ -272,7 +287,10 @@ class FileStore:
             self._checkpoint()
         taken: list[Extent] = []
         try:
-            placed = self._write_pages(change, taken)
+            pages = pages_of(change)
+            if pages:
+                self._make_room(pages + (0 if change.removing else MARGIN))
+            placed = write_pages(self._disk, self._space, self._tree, change, taken)
             self._append(b"".join((_CHANGE, *encode(change.items), *map(encode_placed, placed))), change.removing)
         except OSError as error:
             self._space.give_unused(taken)
@@ -282,39 +300,12 @@ class FileStore:
         for place, sums, _ in placed:
             self._space.filled(place.run.slot, sums)
             change.placed.append(place)
+            self._reach = max(self._reach, place.run.slot + place.run.length)
         self._dirty = True
 
     def _require_sound(self) -> None:
         if self._failed:
             raise OSError(errno.EIO, "the medium of the shadow failed a sync; nothing is changed from now on")
-
-    def _write_pages(self, change: Change, taken: list[Extent]) -> list[Placed]:
-        work = [item for item in change.items if isinstance(item, (Fill, Patch))]
-        if not work:
-            return []
-        needed = sum(item.length if isinstance(item, Fill) else 1 for item in work)
-        self._make_room(needed + (0 if change.removing else MARGIN))
-        placed: list[Placed] = []
-        for item in work:
-            file = self._tree.file(item.ino)
-            pages = _EMPTY if file is None or file.pages is None else file.pages
-            near = pages[item.page - 1] if item.page else HOLE
-            near = near + 1 if is_stored(near) else 0
-            if isinstance(item, Fill):
-                view = memoryview(item.data)
-            else:
-                page = bytearray(self._disk.read(pages[item.page] * PAGE, PAGE))
-                page[item.start : item.start + len(item.data)] = item.data
-                view = memoryview(page)
-            number = item.page
-            for extent in self._space.take(len(view) // PAGE, near):
-                taken.append(extent)
-                part, view = view[: extent.length * PAGE], view[extent.length * PAGE :]
-                self._disk.write(extent.slot * PAGE, [part])
-                sums = [zlib.crc32(part[at : at + PAGE]) for at in range(0, len(part), PAGE)]
-                placed.append(Placed(Place(item.ino, Run(number, extent.slot, extent.length)), sums, False))
-                number += extent.length
-        return placed
 
     def free(self, runs: Sequence[Run]) -> None:
         self._space.free(runs)
@@ -403,13 +394,47 @@ class FileStore:
         self._place = 1 - self._place
         self._superblock, self._log = superblock, log
         self._dump_size = log.size
+        self._reach = max(
+            (sum(run[1:]) for tree in self._history.trees() for run in stored(tree)), default=FIRST_SLOT
+        )
         self._lonely = self._space.epoch
         self._dirty = True
+
+    # -- giving back to the medium -----------------------------------------------------------------------------------
+
+    def litter(self) -> int:
+        return 0 if self._read_only or self._failed else self._space.litter()
+
+    def reclaim(self, everything: bool) -> Generator[Callable[[], None], None, None]:
+        """everything: also from free slots that seem to be holes; the file is cut off, and where that takes no long time
+        the log is written anew for it."""
+        if self._read_only:
+            return
+        yield from self._synced()
+        if everything and sum(len(tree.nodes) for tree in self._history.trees()) <= _QUICK:
+            self._checkpoint()
+            yield from self._synced()
+        yield from self._space.reclaim(self._preallocate // PAGE, everything=everything)
+        if everything:
+            self._trim()
+
+    def _synced(self) -> Iterator[Callable[[], None]]:
+        sync = self.begin_sync()
+        if sync is not None:
+            yield sync.flush
+            self.end_sync(sync)
+
+    def _trim(self) -> None:
+        """Cuts off the free end of the file, as far as no record of a log that may still count tells of pages there."""
+        if not self._lonely:
+            end = max(self._disk.size - self._space.tail(), self._reach * PAGE, self._preallocate)
+            if end < self._disk.size:
+                self._disk.shrink(end)
+                self._space.cut()
 
     def close(self) -> None:
         try:
             if self._loaded and not self._read_only and not self._failed:
-                old = self._log
                 self._sync_now()
                 much = self._space.tail() >= _TRIM_MIN and self._disk.size > self._preallocate
                 if much or self._log.size > max(_CHECKPOINT_MIN // 4, 2 * self._dump_size):
@@ -418,7 +443,6 @@ class FileStore:
                         self._spare = None
                     self._checkpoint()
                     self._sync_now()
-                if self._log is not old and (tail := self._space.tail()):  # no record refers to what is cut off
-                    self._disk.shrink(max(self._disk.size - tail, self._preallocate))
+                self._trim()
         finally:
             self._disk.close()

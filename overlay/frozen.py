@@ -7,7 +7,7 @@ go on the thread of the live one only.
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from overlay.change import Change
 from overlay.history import History
@@ -46,6 +46,12 @@ class Reader:
 
     def free(self, runs: Sequence[Run]) -> None:
         return None
+
+    def litter(self) -> int:
+        return 0
+
+    def reclaim(self, everything: bool) -> Generator[Callable[[], None], None, None]:
+        yield from ()
 
     def begin_sync(self) -> Sync | None:
         return None

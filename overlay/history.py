@@ -36,6 +36,10 @@ class History:
         self.frozen: dict[int, Tree] = {}
         self.snapshots: dict[bytes, Snapshot] = {}
 
+    def trees(self) -> list[Tree]:
+        """The tree and its snapshots, which are what lasts."""
+        return [self.tree, *(self.frozen[one.moment] for one in self.snapshots.values())]
+
     def freeze(self) -> int:
         """Keeps what is now; the moment by which it is known."""
         copy = self.tree.copy()

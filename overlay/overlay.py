@@ -12,6 +12,7 @@ Rules that hold here:
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from stat import S_IFDIR, S_IFLNK
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from overlay.store import Store
 from overlay.survey import Survey
 from overlay.tree import Tree
 from overlay.vfs import Ask, Attr, Buffer, Caller, Content, DirEntry, Entry, Lower, Steps, Usage
+
+_LITTER_MIN = 16 << 20
 
 
 class Overlay:
@@ -246,6 +249,16 @@ class Overlay:
         if store is not None and sync is not None:
             yield Ask(sync.flush, (), slow=True)
             store.end_sync(sync)
+
+    def reclaim(self, *, everything: bool = False) -> Steps[None]:
+        """What the store holds for nothing is given back, in steps between which everything goes on. everything: as much
+        as can be had; otherwise only if it is worth it, and nothing happens then most of the time."""
+        store = self._state.store
+        if store is None or not (everything or store.litter() >= max(_LITTER_MIN, store.used // 8)):
+            return
+        with closing(store.reclaim(everything)) as works:
+            for work in works:
+                yield Ask(work, (), slow=True)
 
     # -- making and removing names -------------------------------------------------------------------------------------
 

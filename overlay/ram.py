@@ -8,7 +8,7 @@ Rules that hold here:
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from overlay.arena import Arena
 from overlay.change import Change, Fill, Patch, Place
@@ -135,6 +135,14 @@ class RamStore:
         self.arena.give(runs)
 
     # -- life ------------------------------------------------------------------------------------------------------------
+
+    def litter(self) -> int:
+        return 0
+
+    def reclaim(self, everything: bool) -> Generator[Callable[[], None], None, None]:
+        """At once: it never waits."""
+        self.arena.return_stale()
+        yield from ()
 
     def begin_sync(self) -> Sync | None:
         """Memory is as safe as it gets."""

@@ -85,6 +85,20 @@ class Slots:
                         return self._carve(slot, count)
         return None
 
+    def take_before(self, end: int, stop: int, count: int) -> Extent | None:
+        """Of the free extent that ends at slot `end`, at most `count` slots up to slot `stop`; None if none are left."""
+        start = self._starts.get(end)
+        if start is None or start >= stop:
+            return None
+        first = max(start, stop - count)
+        self._remove(start)
+        if start < first:
+            self._add(start, first - start)
+        if stop < end:
+            self._add(stop, end - stop)
+        self.free -= stop - first
+        return Extent(first, stop - first)
+
     def extents(self) -> list[Extent]:
         """All free extents, by slot: for checks and for giving memory back."""
         return [Extent(slot, self._lengths[slot]) for slot in sorted(self._lengths)]

@@ -5,13 +5,16 @@ Rules that hold here:
 - a freed slot waits until the epoch in which it was freed is durable, because until then the medium may come back to
   before. A slot that was filled in the epoch that still runs is free at once: no state to come back to refers to it, or,
   if one does, its checksum tells;
-- a few slots are kept for changes that free something.
+- a few slots are kept for changes that free something;
+- free slots that were written to hold room of the medium for nothing. `litter` says how much, `reclaim` gives it back piece
+  by piece. While a piece is under way its slots are not free, so nobody can take what is about to be thrown away.
 """
 
 import errno
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from overlay.disk import Disk
 from overlay.log import Segment
@@ -20,6 +23,12 @@ from overlay.slots import Extent, Slots
 
 MARGIN = 8
 """Slots that only changes which free something may take."""
+
+_PIECE = 16384
+"""Slots that are given back at once: 64 MiB."""
+
+_PIECE_MIN = 16
+"""A shorter free extent is left as it is: it will be used again soon."""
 
 _GROW_MIN = 256
 _GROW_MAX = 16384
@@ -38,11 +47,13 @@ class Space:
         self.durable = 0
         self._slots = Slots()
         self._waiting: list[tuple[int, Extent]] = []
+        self._worn = bytearray()  # by slot: 1 if it was written since it last was a hole
 
     def begin(self, sums: "array[int]", free: Sequence[Extent]) -> None:
         """The file as it was found: all of it durable."""
         self.sums = sums
         self.born = array("I", [0]) * len(sums)
+        self._worn = bytearray(len(sums))
         for slot, length in free:
             self._slots.give(slot, length)
 
@@ -61,6 +72,13 @@ class Space:
         extents = self._slots.extents()
         return extents[-1].length * PAGE if extents and sum(extents[-1]) == self._disk.size // PAGE else 0
 
+    def cut(self) -> None:
+        """The file was cut off inside of its free end."""
+        end, old = self._disk.size // PAGE, len(self.sums)
+        self._slots.take_before(old, old, old - end)
+        for column in (self.sums, self.born, self._worn):
+            del column[end:]
+
     # -- getting -----------------------------------------------------------------------------------------------------------
 
     def stretch(self) -> None:
@@ -69,6 +87,7 @@ class Space:
         if end > first:
             self.sums.extend(array("I", [0]) * (end - first))
             self.born.extend(array("I", [0]) * (end - first))
+            self._worn.extend(bytes(end - first))
             self._slots.give(first, end - first)
 
     def grow(self, count: int) -> bool:
@@ -100,11 +119,15 @@ class Space:
         extent = self._slots.take_whole(length)
         if extent is None and self.grow(length):
             extent = self._slots.take_whole(length)
-        return None if extent is None else Segment(*extent)
+        if extent is None:
+            return None
+        self._worn[extent.slot : extent.slot + extent.length] = b"\1" * extent.length
+        return Segment(*extent)
 
     def filled(self, slot: int, sums: Sequence[int]) -> None:
         """These slots hold pages with these checksums now."""
         self.sums[slot : slot + len(sums)] = array("I", sums)
+        self._worn[slot : slot + len(sums)] = b"\1" * len(sums)
         self.born[slot : slot + len(sums)] = array("I", [self.epoch]) * len(sums)
 
     # -- giving back -------------------------------------------------------------------------------------------------------
@@ -142,3 +165,29 @@ class Space:
                 self._slots.give(extent.slot, extent.length)
             else:
                 self._waiting.append((freed, extent))
+
+    # -- giving back to the medium -----------------------------------------------------------------------------------
+
+    def litter(self) -> int:
+        """Bytes of the medium that free slots hold for nothing, as far as is known, waiting ones included. Takes a look at
+        all free extents."""
+        worn = sum(
+            self._worn.count(1, slot, slot + length) for slot, length in self._slots.extents() if length >= _PIECE_MIN
+        )
+        return (worn + self.waiting) * PAGE
+
+    def reclaim(self, first: int, *, everything: bool) -> Iterator[Callable[[], None]]:
+        """Gives free slots from slot `first` on back: yields calls that do it, for any thread; the next one may be asked
+        for when one has returned. everything: also what seems to be a hole already."""
+        for end in [slot + length for slot, length in self._slots.extents() if length >= _PIECE_MIN]:
+            stop = end
+            while (piece := self._slots.take_before(end, stop, _PIECE)) is not None:
+                stop = piece.slot
+                try:
+                    start = max(piece.slot, first)
+                    length = piece.slot + piece.length - start
+                    if length > 0 and (everything or self._worn.find(1, start, start + length) >= 0):
+                        yield partial(self._disk.punch, start * PAGE, length * PAGE)
+                        self._worn[start : start + length] = bytes(length)
+                finally:
+                    self._slots.give(*piece)

@@ -5,7 +5,7 @@ disk makes it survive a crash whole or not at all. The tree itself is always in 
 on disk, the changes that rebuild the tree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, Protocol
 
 from overlay.change import Change
@@ -67,6 +67,15 @@ class Store(Protocol):
 
     def free(self, runs: Sequence[Run]) -> None:
         """Nothing refers to these slots any more."""
+        ...
+
+    def litter(self) -> int:
+        """Bytes that it holds for nothing, and that `reclaim` would give back."""
+        ...
+
+    def reclaim(self, everything: bool) -> Generator[Callable[[], None], None, None]:
+        """Gives back what it holds for nothing: yields calls that may wait and may run in any thread while commits go on;
+        the next is asked for when one has returned. everything: as much as can be had."""
         ...
 
     def begin_sync(self) -> Sync | None:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from overlay.errors import LAYERS, NotAShadow
+from overlay.errors import LAYERS, NotAShadow, ShadowBase
 from overlay.pages import PAGE
 from overlay.vfs import FIRST_NEW_INODE, LAYER_INODES
 
@@ -103,3 +103,17 @@ def decode_superblock(data: bytes) -> Superblock | None:
     if not isinstance(base, dict):
         return None
     return Superblock(generation, log_id, log_slot, log_length, base, version)
+
+
+def superblocks(head: bytes) -> list[tuple[int, Superblock]]:
+    """Those in the first slots of a file, with their places, the newer one first. NotAShadow as above."""
+    found = [(place, decode_superblock(head[place * PAGE : (place + 1) * PAGE])) for place in range(2)]
+    sound = [(place, block) for place, block in found if block is not None]
+    return sorted(sound, key=lambda pair: pair[1].generation, reverse=True)
+
+
+def require_same(theirs: Base, ours: Base) -> None:
+    """ShadowBase if a file with `theirs` belongs to another image than `ours`."""
+    if theirs != ours:
+        keys = [key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key)]
+        raise ShadowBase({key: (theirs.get(key), ours.get(key)) for key in keys})

@@ -72,8 +72,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--json", action="store_true", help="write JSON")
     discard = verb("discard", "remove a shadow file that nobody uses, if it is one")
     discard.add_argument("file", metavar="FILE")
-    compact = verb("compact", "write a shadow file that nobody uses anew, without what it does not need")
-    compact.add_argument("file", metavar="FILE")
+    compact = verb(
+        "compact", "give back what a shadow holds for nothing: of a live mount, or of a shadow file that nobody uses"
+    )
+    compact.add_argument("where", metavar="MOUNTPOINT|FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -371,13 +373,34 @@ def _discard(args: argparse.Namespace) -> int:
 
 
 def _compact(args: argparse.Namespace) -> int:
-    from overlay.compact import compact
+    """A file in use gives parts of itself back; one that nobody uses is written anew, which takes as much room meanwhile
+    and leaves nothing out."""
+    if not is_file(args.where):
+        from dmgfs.cli.control import ask, require
 
-    before = os.stat(args.file).st_size
-    with _new_file(args.file, replace=True) as file:
-        compact(args.file, os.dup(file))
-    print(f"{human(before)} before, {human(os.stat(args.file).st_size)} now")
+        mount = require(args.where)
+        path = (ask(mount.path, "status")["shadow"] or {}).get("kind", "")
+        before = _taken(path)
+        ask(mount.path, "compact", seconds=None)
+    else:
+        from overlay.compact import compact
+
+        path = args.where
+        before = _taken(path)
+        with _new_file(path, replace=True) as file:
+            compact(path, os.dup(file))
+    now = _taken(path)
+    if before is not None and now is not None:
+        print(f"{human(before)} before, {human(now)} now")
     return 0
+
+
+def _taken(path: str) -> int | None:
+    """What a file takes of its file system; None if it cannot be seen from here."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return None
 
 
 _VERBS = {

@@ -53,6 +53,7 @@ class Changes:
         self._layers = stack.layers
         self._base = stack.base  # in worker threads only: it may take a second
         self._jobs = 0
+        self._compacting = False
         self._read: Counter[str] = Counter()  # snapshots that are being read
 
     def handlers(self) -> "Mapping[str, Handler]":
@@ -65,6 +66,7 @@ class Changes:
             "snapshots": self.snapshots,
             "rollback": self.rollback,
             "forget": self.forget,
+            "compact": self.compact,
         }
 
     def _require_writable(self) -> None:
@@ -154,6 +156,17 @@ class Changes:
 
         await trio.to_thread.run_sync(work)
         await self._driver.run(self._overlay.fsync())
+
+    async def compact(self, request: Mapping[str, Any], files: Sequence[int]) -> None:
+        """What the shadow holds for nothing goes back to the file system, or to the system, while the mount goes on."""
+        self._require_writable()
+        if self._compacting:
+            raise OSError(errno.EBUSY, "it is being compacted already")
+        self._compacting = True
+        try:
+            await self._driver.run(self._overlay.reclaim(everything=True))
+        finally:
+            self._compacting = False
 
     # -- snapshots ---------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from dmgfs.fuse.direct import Direct
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.extras import Extras
 from dmgfs.fuse.forks import ForkOperations
+from dmgfs.fuse.housekeeping import Housekeeping
 from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
 from dmgfs.fuse.pool import Pool
@@ -164,7 +165,13 @@ def serve(
             pool,
             statistics=statistics,
             ready=announce,
-            companions=[control, Squeezer(overlay), *beside, *([service] if service is not None else [])],
+            companions=[
+                control,
+                Squeezer(overlay),
+                Housekeeping(overlay, driver),
+                *beside,
+                *([service] if service is not None else []),
+            ],
             cover=None if scaffold is None else scaffold.cover,
             live_root=live_root,
             channel=channel,

@@ -231,6 +231,61 @@ def test_a_file_that_nobody_uses_tells_the_same(image, sensitive_image, place, t
     assert not {"pyfuse3", "trio"} & set(said.stdout.split())
 
 
+# -- space --------------------------------------------------------------------------------------------------------------
+
+
+def taken(file: Path) -> int:
+    """What it takes of its file system."""
+    return file.stat().st_blocks * 512
+
+
+def test_space_of_a_file_in_use_goes_back(image, place, tmp_path):
+    """When asked for, while others write; and by itself some time after much was removed."""
+    file = tmp_path / "a.shadow"
+    start(image, place, "--shadow", file)
+    for number in range(8):
+        (place / f"big {number}").write_bytes(os.urandom(6 << 20))
+    kept = hashlib.sha256((place / "big 7").read_bytes()).digest()
+    ending = threading.Event()
+    written: list[bytes] = []
+
+    def write() -> None:
+        while not ending.is_set():
+            data = os.urandom(50_000)
+            (place / f"more {len(written)}").write_bytes(data)
+            written.append(hashlib.sha256(data).digest())
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(4):
+            os.unlink(place / f"big {number}")
+        assert becomes(lambda: used(place) < 30 << 20)
+        said = shadow("compact", place)
+    finally:
+        ending.set()
+        writer.join()
+    assert " before, " in said
+    assert taken(file) < (27 << 20) + len(written) * 60_000
+    for number in range(4, 7):
+        os.unlink(place / f"big {number}")
+    for number, digest in enumerate(written):
+        assert hashlib.sha256((place / f"more {number}").read_bytes()).digest() == digest
+        os.unlink(place / f"more {number}")
+    assert becomes(lambda: taken(file) < 12 << 20, 60), taken(file)
+    assert hashlib.sha256((place / "big 7").read_bytes()).digest() == kept
+    assert dmgfs("unmount", place).code == 0
+    assert "clean" in shadow("check", file)
+
+
+def test_compacting_what_has_no_file(image, place):
+    start(image, place, "--shadow", "ram:8M")
+    assert shadow("compact", place) == ""
+    assert dmgfs("unmount", place).code == 0
+    start(image, place)
+    assert "read-only" in refused("compact", place)
+
+
 # -- reset --------------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 SECTOR = 512
+PAGE = 4096
 
 
 class Event(NamedTuple):
@@ -30,6 +31,7 @@ class FaultDisk:
         self.fail_sync = False
         self.cold = False
         self.closed = False
+        self.holes: set[int] = set()
 
     @property
     def size(self) -> int:
@@ -48,6 +50,7 @@ class FaultDisk:
         self.data.extend(bytes(max(0, offset + len(data) - len(self.data))))
         self.data[offset : offset + len(data)] = data
         self.events.append(Event("write", offset, data))
+        self.holes -= set(range(offset // PAGE, (offset + len(data) + PAGE - 1) // PAGE))
 
     def write(self, offset: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         data = b"".join(parts)
@@ -68,9 +71,20 @@ class FaultDisk:
             self.events.append(Event("size", size, b""))
 
     def shrink(self, size: int) -> None:
+        self.holes = {page for page in self.holes if page < size // PAGE}
         del self.data[size:]
         self.data.extend(bytes(size - len(self.data)))
         self.events.append(Event("size", size, b""))
+
+    def allocated(self) -> int:
+        return len(self.data) - len(self.holes) * PAGE
+
+    def punch(self, offset: int, length: int) -> None:
+        self._put(offset, bytes(length))
+        self.holes |= set(range(offset // PAGE, (offset + length) // PAGE))
+
+    def secure(self, offset: int, length: int) -> None:
+        self.holes -= set(range(offset // PAGE, (offset + length) // PAGE))
 
     def room(self) -> int:
         return max(0, self.limit - len(self.data))
