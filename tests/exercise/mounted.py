@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 DMGFS = Path(sys.executable).with_name("dmgfs")
 
+EVERYWHERE = [word for word in os.environ.get("DMGFS_TEST_WORDS", "").split() if word]
+"""Words for -o that every `mounted` gets: so scripts/test-options runs tests with an option that they know nothing of."""
+
 
 class Ended(NamedTuple):
     """How a command ended. cpu: seconds of processor time, memory: largest resident size in bytes, both with its
@@ -73,7 +76,7 @@ def mounted(image: Path, place: Path, *options: str | Path) -> Iterator[Path]:
     """`dmgfs mount IMAGE PLACE OPTION...`, then `dmgfs unmount PLACE`. `place` is made if it is not there. Raises
     AssertionError when either command fails or the mount outlives its end."""
     place.mkdir(exist_ok=True)
-    ended = dmgfs("mount", image, place, *options)
+    ended = dmgfs("mount", image, place, *options, *(part for word in EVERYWHERE for part in ("-o", word)))
     assert ended.code == 0, f"mount of {image} failed with {ended.code}: {ended.err}"
     try:
         assert is_mounted(place), f"mount of {image} says it succeeded, and nothing is mounted at {place}"
