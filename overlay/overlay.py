@@ -74,6 +74,11 @@ class Overlay:
         """How much is changed: objects, and the pages that they take in the store."""
         return self._state.tree.count()
 
+    def count_snapshots(self) -> tuple[int, int]:
+        """How many there are, and the pages that only copies of what was refer to."""
+        history = self._state.history
+        return len(history.snapshots), history.keeps.pages
+
     def attach(self, store: Store, tree: Tree | None = None) -> None:
         """Late shadow: a read-only overlay becomes writable. tree: what `store.load` filled already (elsewhere, because
         that may wait for a disk). OSError(EBUSY) if it is writable."""

@@ -17,6 +17,7 @@ from dmgfs.cli import candidates, code_of
 from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, shadow_budget
 from dmgfs.cli.policy import seconds
 from dmgfs.cli.report import JsonList, human, print_json, printable
+from dmgfs.cli.shadowcare import check_file, compact, discard, new_file
 from dmgfs.cli.shadowfile import add_offline_options, is_file, layer_of, opened, records_of, snapshots_of
 from overlay.errors import ShadowError
 
@@ -70,12 +71,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = verb("check", "say whether a shadow file is sound")
     check.add_argument("file", metavar="FILE")
     check.add_argument("--json", action="store_true", help="write JSON")
-    discard = verb("discard", "remove a shadow file that nobody uses, if it is one")
-    discard.add_argument("file", metavar="FILE")
-    compact = verb(
+    away = verb("discard", "remove a shadow file that nobody uses, if it is one")
+    away.add_argument("where", metavar="FILE", help="of a live mount, it says what to do instead")
+    smaller = verb(
         "compact", "give back what a shadow holds for nothing: of a live mount, or of a shadow file that nobody uses"
     )
-    compact.add_argument("where", metavar="MOUNTPOINT|FILE")
+    smaller.add_argument("where", metavar="MOUNTPOINT|FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -249,35 +250,11 @@ def _save(args: argparse.Namespace) -> int:
     from dmgfs.cli.control import ask, require
 
     mount = require(args.mountpoint)
-    with _new_file(args.file) as file:
+    with new_file(args.file) as file:
         _require_elsewhere(file, mount.device, args.file)
         done = ask(mount.path, "save", [file], seconds=None, path=os.path.abspath(args.file))
     print(f"{done['objects']} objects saved")
     return 0
-
-
-@contextmanager
-def _new_file(path: str, *, replace: bool = False) -> Iterator[int]:
-    """A file that appears under its name when it is whole and on the medium. replace: another one may be there."""
-    partial = f"{path}.partial"
-    if not replace and os.path.lexists(path):
-        raise OSError(errno.EEXIST, "it exists already and is left alone", path)
-    file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            yield file
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.rename(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _reset(args: argparse.Namespace) -> int:
@@ -338,71 +315,6 @@ def _snapshot(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> int:
-    from overlay.check import check
-    from overlay.superblock import layers_of
-
-    report = check(args.file)
-    if args.json:
-        fields: dict[str, Any] = {"objects": report.inodes, "used": report.size, "base": dict(report.base)}
-        fields["fingerprint"] = report.fingerprint
-        names = [name.decode("utf-8", "surrogateescape") for name in report.snapshots]
-        print_json({**fields, "snapshots": names, "problems": report.problems})
-    else:
-        for problem in report.problems:
-            print(printable(f"{args.file}: {problem}"))
-        state = f"{len(report.problems)} problems" if report.problems else "clean"
-        kept = f", {len(report.snapshots)} snapshots" if report.snapshots else ""
-        print(printable(f"{args.file}: {state}; {report.inodes} objects{kept}, {human(report.size)}"))
-        over = f", over {', '.join(layers)}" if (layers := layers_of(report.base)) else ""
-        print(f"  as a layer: {report.fingerprint}{over}")
-    return DATA_ERROR if report.problems else 0
-
-
-def _discard(args: argparse.Namespace) -> int:
-    from overlay.file import FileStore
-
-    if not os.path.exists(args.file):
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), args.file)
-    store = FileStore.open_file(args.file, None)  # raises unless it is a shadow that nobody uses
-    try:
-        os.unlink(args.file)
-    finally:
-        store.close()
-    return 0
-
-
-def _compact(args: argparse.Namespace) -> int:
-    """A file in use gives parts of itself back; one that nobody uses is written anew, which takes as much room meanwhile
-    and leaves nothing out."""
-    if not is_file(args.where):
-        from dmgfs.cli.control import ask, require
-
-        mount = require(args.where)
-        path = (ask(mount.path, "status")["shadow"] or {}).get("kind", "")
-        before = _taken(path)
-        ask(mount.path, "compact", seconds=None)
-    else:
-        from overlay.compact import compact
-
-        path = args.where
-        before = _taken(path)
-        with _new_file(path, replace=True) as file:
-            compact(path, os.dup(file))
-    now = _taken(path)
-    if before is not None and now is not None:
-        print(f"{human(before)} before, {human(now)} now")
-    return 0
-
-
-def _taken(path: str) -> int | None:
-    """What a file takes of its file system; None if it cannot be seen from here."""
-    try:
-        return os.stat(path).st_blocks * 512
-    except OSError:
-        return None
-
-
 _VERBS = {
     "resize": _resize,
     "attach": _attach,
@@ -411,7 +323,7 @@ _VERBS = {
     "save": _save,
     "reset": _reset,
     "snapshot": _snapshot,
-    "check": _check,
-    "discard": _discard,
-    "compact": _compact,
+    "check": check_file,
+    "discard": discard,
+    "compact": compact,
 }

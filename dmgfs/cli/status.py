@@ -77,6 +77,9 @@ def _show(report: dict[str, Any]) -> None:
             ("used", f"{human(shadow['used'])} of {human(shadow['budget'])}"),
             ("changed", f"{shadow['objects']} objects, {shadow['pages']} pages"),
         ]
+        if shadow["snapshots"]:
+            text = f"{shadow['snapshots']}, with {shadow['pages of snapshots']} pages of their own"
+            lines.append(("snapshots", text))
         if "compressed" in shadow:
             packed = shadow["compressed"]
             text = f"{packed['pages']} pages, {human(packed['pages'] * 4096)} in {human(packed['bytes'])}"

@@ -106,6 +106,7 @@ class Verbs:
         shadow: dict[str, Any] | None = None
         if store is not None:
             shadow = {"kind": self._shadow, "used": store.used, "budget": store.budget, **self._overlay.count()}
+            shadow["snapshots"], shadow["pages of snapshots"] = self._overlay.count_snapshots()
             if isinstance(store, SqueezedStore):
                 pages, taken = store.squeezed
                 shadow["compressed"] = {"with": store.codec.name, "pages": pages, "bytes": taken}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders.hfsplus import ROOT, HfsPlusBuilder
 from builders.processes import errno_of
 from exercise.daemon import clear_away, has_ended, process_of
 from exercise.mounted import dmgfs
@@ -49,6 +50,56 @@ def test_status_of_a_mount(image, place):
     said = dmgfs("status", place).out
     assert "8.0 MiB" in said
     assert str(image) in said
+
+
+def test_every_figure_of_a_status_is_right(place, tmp_path):
+    """Of a compressed image, of which nothing is in memory at first; while things are done, one after the other."""
+    pieces = [os.urandom(3_000_000) for _ in range(4)]
+    builder = HfsPlusBuilder(hfsx=True, binary=True, block_size=4096)
+    for number, data in enumerate(pieces):
+        builder.file(ROOT, f"file {number}", data)
+    builder.symlink(ROOT, "damaged link", b"a\0b")
+    image = tmp_path / "image.dmg"
+    (tmp_path / "raw.img").write_bytes(bytes(builder.build(spare_blocks=64).data))
+    assert dmgfs("convert", tmp_path / "raw.img", image, "--to", "udzo").code == 0
+    start(image, place, "--shadow", "ram:8M", "--cache", "16M")
+    first = figures(place)
+    assert (first["shadow"]["budget"], first["shadow"]["used"], first["shadow"]["pages"]) == (8 << 20, 0, 0)
+    assert (first["shadow"]["objects"], first["shadow"]["snapshots"], first["errors"]) == (0, 0, {})
+    assert first["cache"]["budget"] == 16 << 20
+    for number, data in enumerate(pieces):
+        assert (place / f"file {number}").read_bytes() == data
+    read = figures(place)
+    assert read["requests"] >= first["requests"] + 3 * 4
+    assert read["lower"]["asked"] > first["lower"]["asked"]
+    assert first["cache"]["chunks"] < read["cache"]["chunks"] <= 16
+    assert first["cache"]["used"] < read["cache"]["used"] <= 16 << 20
+    decoded = [
+        figure["cache"]["misses"] + figure["loads"]["ahead"] + figure["loads"]["wanted"] for figure in (first, read)
+    ]
+    assert decoded[1] > decoded[0]
+    hits = read["cache"]["hits"]
+    for _ in range(3):
+        subprocess.run(
+            ["dd", f"if={place}/file 3", "of=/dev/null", "iflag=direct", "bs=64k"], check=True, capture_output=True
+        )
+    assert figures(place)["cache"]["hits"] > hits
+    for _ in range(2):
+        assert errno_of(os.readlink, place / "damaged link") == errno.EIO
+    assert figures(place)["errors"] == {"readlink:CorruptImage": 2}
+    (place / "new").write_bytes(os.urandom(40_960))
+    assert dmgfs("shadow", "snapshot", "create", place, "one").code == 0
+    (place / "new").write_bytes(os.urandom(40_960))
+    with open(place / "new", "rb"):
+        last = figures(place)
+    assert last["open files"] == 1
+    assert (last["shadow"]["objects"], last["shadow"]["pages"], last["shadow"]["pages of snapshots"]) == (2, 10, 10)
+    assert 20 * 4096 < last["shadow"]["used"] < 20 * 4096 + 8192
+    said = dmgfs("status", place).out
+    for text in ("2 objects, 10 pages", "readlink:CorruptImage 2", "1, with 10 pages of their own", "8.0 MiB"):
+        assert text in said
+    (listed,) = [one for one in json.loads(dmgfs("status", "--json").out) if one["mountpoint"] == str(place)]
+    assert listed["shadow"] == last["shadow"]
 
 
 def test_status_lists_live_and_dead_mounts(image, place, tmp_path):

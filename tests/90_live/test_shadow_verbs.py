@@ -520,8 +520,11 @@ def test_compact_and_discard(image, place, tmp_path):
         if number != 10:
             os.unlink(place / f"big {number}")
     now = facts(place)
-    for verb in ("compact", "discard"):
-        assert "another process is using it" in refused(verb, file)
+    for what in (file, place):
+        said = refused("discard", what)
+        assert f"`dmgfs shadow reset {place}` takes all changes back" in said
+        assert f"`dmgfs shadow discard {file}` removes the file" in said
+    assert "another process is using it" in refused("check", file)
     assert dmgfs("unmount", place).code == 0
     before = file.stat().st_size
     shadow("compact", file)
@@ -531,11 +534,17 @@ def test_compact_and_discard(image, place, tmp_path):
     assert dmgfs("unmount", place).code == 0
     text = tmp_path / "text"
     text.write_text("not a shadow")
-    refused("discard", text)
+    assert "left alone" in refused("discard", text)
     refused("compact", text)
     refused("check", text)
     assert text.read_text() == "not a shadow"
     shadow("discard", file)
     assert not file.exists()
     assert "No such file" in refused("discard", file)
+    assert "nothing is mounted there" in refused("discard", place)
+    start(image, place, "--shadow", "ram:8M")
+    assert "unmounting throws them away" in refused("discard", place)
+    assert dmgfs("unmount", place).code == 0
+    start(image, place)
+    assert "has no changes" in refused("discard", place)
     assert not file.exists()
