@@ -1,7 +1,8 @@
 """Darwin's mount and newfs_hfs for the devices of `dmgfs hdik` and `dmgfs vndevice`: what the shims call.
 
 Rules that hold here:
-- memory becomes a RAM disk over the directory, as large as the device; -o union makes it BSD's union;
+- memory becomes a RAM disk over the directory, as large as the device; -o union makes it BSD's union. The volume that
+  newfs_hfs makes in the device is for whoever uses that; the RAM disk is a tree of its own, with its owner and mode;
 - an image is mounted by dmgfs. What is written to its files goes to SHADOW.files where the device has a shadow: the shadow
   itself holds blocks. A vn's begins empty each time;
 - everything else is this system's mount.
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def newfs_hfs(words: Sequence[str]) -> int:
-    """Darwin's newfs_hfs: notes what it is told. Raises OSError, WrongUsage."""
-    from dmgfs.cli.devices import SECTOR, opened, parse_word
+    """Darwin's newfs_hfs: makes the volume, and notes what it is told. Raises OSError, SystemExit, WrongUsage."""
+    from dmgfs.cli.devices import SECTOR, call, opened, parse_word
 
     parser = argparse.ArgumentParser(prog="newfs_hfs", add_help=False)
     for letter in "UGMbcinv":
@@ -43,11 +44,14 @@ def newfs_hfs(words: Sequence[str]) -> int:
     with opened() as devices:
         device = devices.find(word.name) if word is not None else None
         if device is None or word is None:
-            raise WrongUsage(f"{args.device} is no device of ours; `dmgfs create` makes volumes in files")
-        size = os.stat(devices.source(word)).st_size
-        name = args.v or "untitled"
+            raise WrongUsage(f"{args.device} is no device of ours; `dmgfs newfs` makes volumes in files")
+        source = devices.source(word)
+        options = [f"-{letter}{value}" for letter in "UGMbcinvJ" if (value := getattr(args, letter)) is not None]
+        options += ["-s"] if args.s else []
+        call("newfs", "--force", *options, *([] if args.N is None else ["-N"]), source)
+        size = os.stat(source).st_size
         if args.N is None:
-            kept = {"name": name, "uid": args.U, "gid": args.G, "mode": args.M}
+            kept = {"name": args.v or "untitled", "uid": args.U, "gid": args.G, "mode": args.M}
             device.volume = {key: value for key, value in kept.items() if value is not None}
             devices.note(device)
     print(f"Initialized {args.device} as a {size // SECTOR // 2} KB HFS Plus volume")

@@ -150,12 +150,16 @@ def test_devices_that_are_gone_are_forgotten(devices):
     assert dmgfs("hdik", "ram://1024").code == 77
 
 
-def test_volume_options_of_newfs_hfs_are_those_of_the_disk(shims, covered):
+def test_volume_options_of_newfs_hfs_are_those_of_the_disk(shims, covered, devices):
     done = with_shims(shims, f"d=`hdik ram://1024`; newfs_hfs -M 700 -U 12 -v x $d && mount -t hfs $d {covered}")
     assert (done.returncode, done.stderr) == (0, "")
     assert stat.S_IMODE(covered.stat().st_mode) == 0o700
     assert covered.stat().st_uid == 12
     assert os.listdir(covered) == []
+    assert b"HFS+" in subprocess.run([DMGFS, "info", devices / "disk1"], capture_output=True, check=True).stdout
+    done = with_shims(shims, f"newfs_hfs -v small {devices}/disk1 && newfs_hfs -M 999 {devices}/disk1")
+    assert done.returncode != 0
+    assert done.stdout.count("Initialized") == 1
 
 
 def test_other_uses_of_the_shims_are_this_systems(shims, tmp_path):
