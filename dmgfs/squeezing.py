@@ -20,7 +20,9 @@ def codec(name: str) -> Codec:
     """Raises Unsupported."""
     if name != "zstd":
         raise Unsupported(f"compress={name}", "write compress=zstd or compress=none")
-    zstd = _zstd()
+    zstd = find_zstd()
+    if zstd is None:
+        raise Unsupported("compress=zstd", "it needs the Python package backports.zstd: pip install 'dmgfs[zstd]'")
 
     def pack(data: Buffer) -> bytes:
         packed: bytes = zstd.compress(data, _LEVEL)
@@ -33,13 +35,14 @@ def codec(name: str) -> Codec:
     return Codec(name, pack, unpack)
 
 
-def _zstd() -> Any:
+def find_zstd() -> Any:
+    """The module, None without it."""
     for module in _MODULES:
         try:
             return importlib.import_module(module)
         except ImportError:
             continue
-    raise Unsupported("compress=zstd", "it needs the Python package backports.zstd: pip install 'dmgfs[zstd]'")
+    return None
 
 
 def ram_store(budget: int, compress: str) -> RamStore:

@@ -322,7 +322,6 @@ class SqueezedStore(RamStore):
                     old.then = packed.then
                     continue
                 self._groups[group] = packed
-                self._warm.pop(group)
             self._give_up(old)
         self._vault.return_stale()
         return len(groups)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from dmgfs.squeezing import find_zstd
+
 log = logging.getLogger(__name__)
 
 PACKAGES = ("overlay", "dmgfs")
@@ -67,6 +69,7 @@ def preload() -> int:
         _import_below(importlib.import_module(package))
     for name in STANDARD:
         importlib.import_module(name)
+    find_zstd()  # for a late shadow
     return len(sys.modules)
 
 
