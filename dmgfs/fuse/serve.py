@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 PLAIN = Extras()
 
+WORKERS_VARIABLE = "DMGFS_WORKERS"
+MOST_WORKERS = 64
+
 _M_ARENA_MAX = -8  # of malloc.h
 
 
@@ -211,7 +214,10 @@ def one_heap() -> None:
 
 def workers() -> int:
     """One for who waits, and one per processor for who will: decoding takes no lock. More than four gain nothing beside one
-    thread of Python."""
+    thread of Python. The environment may say otherwise, for measurements (scripts/bench/plot)."""
+    told = os.environ.get(WORKERS_VARIABLE, "")
+    if told.isascii() and told.isdigit() and len(told) < 4 and 0 < int(told) <= MOST_WORKERS:
+        return int(told)
     return 1 + max(1, min(4, len(os.sched_getaffinity(0))))
 
 

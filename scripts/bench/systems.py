@@ -215,3 +215,5 @@ WRITERS = (
     System("fuse-overlayfs", ("fuse-overlayfs", "mksquashfs"), _fuse_overlayfs),
     System("kernel overlayfs", ("mksquashfs",), _overlayfs),
 )
+EXTRACTORS = {"7z": {"walk": ("7z", "l"), "read": ("7z", "t")}}
+"""What mounts nothing: program → row → the command, to which the image is added, that does the same work."""

@@ -11,12 +11,16 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import Process
 from pathlib import Path
 from typing import NamedTuple
 
-from systems import CLOCK_TICKS, Mount
+from systems import CLOCK_TICKS, Mount, cold
+
+from dmgfs import open_image
+from dmgfs.volume import ROOT_FOLDER
 
 MIB = 1 << 20
 CHUNK = 256 << 10
@@ -119,6 +123,51 @@ def _read_through(path: Path) -> int:
         while done := file.readinto(buffer):
             size += done
     return size
+
+
+def read_by_many(path: Path, readers: int) -> tuple[int, float]:
+    """Bytes and seconds: `readers` processes at once, each reads its own part of the file from front to back."""
+    share = path.stat().st_size // readers
+    processes = [Process(target=_read_part, args=(path, number * share, share)) for number in range(readers)]
+    start = time.perf_counter()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - start
+    if any(process.exitcode for process in processes):
+        raise OSError(f"{path}: a reader failed")
+    return share * readers, seconds
+
+
+def _read_part(path: Path, at: int, length: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    end = at + length
+    while at < end:
+        at += len(os.pread(descriptor, min(MIB, end - at), at))
+
+
+def one_thread(image: Path, name: str) -> Measure:
+    """MB/s of the same file read by dmgfs's library, by one thread and without a mount."""
+    cold(image)
+    with open_image(image) as opened:
+        volume = opened.volume()
+        node = volume.find(ROOT_FOLDER, name)
+        assert node is not None
+        source = volume.data(node)
+        cpu, start = time.process_time(), time.perf_counter()
+        for at in range(0, source.size, MIB):
+            source.read(at, min(MIB, source.size - at))
+        return Measure(source.size / (time.perf_counter() - start) / 1e6, time.process_time() - cpu, 0.0)
+
+
+def extracting(command: Sequence[str], image: Path) -> Measure:
+    """Seconds of a program that reads the whole image by itself."""
+    cold(image)
+    before, start = os.times(), time.perf_counter()
+    subprocess.run([*command, image], check=True, stdout=subprocess.DEVNULL)
+    seconds, after = time.perf_counter() - start, os.times()
+    return Measure(seconds, sum(after[2:4]) - sum(before[2:4]), 0.0)
 
 
 def random_reads(meter: Meter, images: Path) -> Measure:
