@@ -8,9 +8,10 @@ Rules that hold here:
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from dmgfs.source import Cold, Load, may_block
 from overlay.disk import FileDisk
@@ -78,14 +79,22 @@ class Stack:
 
 
 @contextmanager
-def stacked(lower: Lower, base: Base, paths: Sequence[str], *, force_base: bool) -> Iterator[Stack]:
-    """The shadow files `paths`, lowest first, over `lower`, which `base` identifies; closed at the end. Raises ShadowError
-    (with its path) and OSError."""
+def stacked(
+    lower: Lower,
+    base: Base,
+    paths: Sequence[str],
+    *,
+    force_base: bool,
+    attempt: Callable[[Callable[[], FileStore]], FileStore] = lambda attempted: attempted(),
+) -> Iterator[Stack]:
+    """The shadow files `paths`, lowest first, over `lower`, which `base` identifies; closed at the end. attempt: calls what
+    opens one, more than once perhaps. Raises ShadowError (with its path) and OSError."""
     stack = Stack(lower, base)
     with ExitStack() as opened:
         for path in paths:
             try:
-                store = _open(path, stack.base(), force_base)
+                below = stack.base()
+                store = attempt(partial(_open, path, below, force_base))
                 opened.callback(store.close)
                 tree = Tree(stack.lower.end_ino)
                 store.load(tree)

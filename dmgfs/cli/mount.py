@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dmgfs.cli import candidates, code_of
@@ -169,6 +170,7 @@ def _serve(
     try:
         from dmgfs.fuse.serve import serve
         from dmgfs.fuse.session import MountFailed
+        from dmgfs.layers import stacked
         from dmgfs.source import FileSource
     except ImportError as error:
         return _say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
@@ -180,8 +182,7 @@ def _serve(
             path,
             partition=args.partition,
             view=view,
-            layers=args.shadow_ro,
-            force_base=args.force_base,
+            layers=partial(stacked, paths=args.shadow_ro, force_base=args.force_base, attempt=policy.patiently),
             shadow=_shadow(args, shadow, preallocate, policy) if chosen.overlay_budget is None else None,
             late_shadow=args.late_shadow,
             access_lists=args.acl,

@@ -7,8 +7,8 @@ import ctypes
 import errno
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyfuse3
@@ -31,12 +31,13 @@ from dmgfs.fuse.session import Session
 from dmgfs.fuse.squeezer import Squeezer
 from dmgfs.fuse.verbs import Verbs
 from dmgfs.identity import identity
-from dmgfs.layers import Stack, stacked
+from dmgfs.layers import Stack
 from dmgfs.lower import View
 from overlay.errors import ShadowError
 from overlay.overlay import Overlay
 from overlay.store import Store
 from overlay.superblock import Base
+from overlay.vfs import Lower
 
 if TYPE_CHECKING:
     from dmgfs.image import Image
@@ -67,8 +68,7 @@ def serve(
     *,
     partition: str | None,
     view: View,
-    layers: Sequence[str],
-    force_base: bool,
+    layers: Callable[[Lower, Base], AbstractContextManager[Stack]],
     shadow: Shadow | None,
     late_shadow: bool,
     access_lists: bool,
@@ -81,11 +81,11 @@ def serve(
 ) -> None:
     """Mounts the image on `path` and returns when the mount is gone.
 
-    layers: saved shadows to lie below, lowest first; force_base: whatever they were made over. shadow: None for a
-    read-only mount. late_shadow: let the kernel ask about changes, which are refused until there is a
-    shadow, so that it needs no remount then. access_lists: obey POSIX ACLs. kernel_words: -o words for libfuse. ready:
-    called when the mount answers. extras: what it may have besides. direct: answer the most frequent requests without
-    pyfuse3. Raises MountFailed, DmgError, ShadowError, MemoryError and OSError before that, with nothing mounted.
+    layers: lays saved shadows over the volume. shadow: None for a read-only mount. late_shadow: let the kernel ask about
+    changes, which are refused until there is a shadow, so that it needs no remount then. access_lists: obey POSIX ACLs.
+    kernel_words: -o words for libfuse. ready: called when the mount answers. extras: what it may have besides. direct:
+    answer the most frequent requests without pyfuse3. Raises MountFailed, DmgError, ShadowError, MemoryError and OSError
+    before that, with nothing mounted.
     """
     open_log(log_target, foreground=foreground)
     one_heap()
@@ -107,7 +107,7 @@ def serve(
             detail = ascii(volume.info.journal_detail)[1:-1]
             log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
         lower = extras.lower(volume, view)
-        stack = below.enter_context(stacked(lower, identity(image, volume), layers, force_base=force_base))
+        stack = below.enter_context(layers(lower, identity(image, volume)))
         overlay, shadow = overlay_with(stack, shadow)
         writable = shadow is not None or late_shadow
         pool = Pool(workers())

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -267,3 +268,17 @@ def test_random_operations_through_layers_end_alike(tmp_path):
             assert dmgfs("shadow", "check", files[seed]).code == 0
     shutil.rmtree(model)
     assert digest(os.fsencode(WORKLOAD)) == before
+
+
+def test_a_layer_that_is_still_in_use_is_waited_for(image, place, layers, tmp_path):
+    one, _ = layers
+    other = tmp_path / "other place"
+    other.mkdir()
+    assert dmgfs("mount", image, other, "--shadow", one).code == 0
+    ending = threading.Timer(2, lambda: dmgfs("unmount", other))
+    ending.start()
+    try:
+        with mounted(image, place, "--shadow-ro", one, "--wait", "40"):
+            assert (place / "new of one").exists()
+    finally:
+        ending.join()
