@@ -1,6 +1,9 @@
 """The changes of an overlay as a tar stream that container tools take for a layer (see `overlay.layer`).
 
-Rule: the stream is written front to back and never sought; sockets are left out, tar has none.
+Rules that hold here:
+- the stream is written front to back and never sought; sockets are left out, tar has none;
+- an extended attribute with an empty value is written as it is. GNU tar restores it, readers that go by the letter of POSIX
+  (Go's, hence most container tools) take it for none.
 """
 
 import stat
