@@ -81,8 +81,11 @@ def mount_words(plan: "BootPlan", mountpoint: str, image: str, shadow: str) -> l
 
 
 def _places(plan: "BootPlan") -> tuple[str, str]:
-    """The paths of image and shadow, with their disks mounted."""
+    """The paths of image and shadow (or none, ram), with their disks mounted."""
+    from dmgfs.cli.policy import Policy
     from dmgfs.fuse.disks import await_path, device_path, mount_disk
+
+    policy = Policy(plan.on_error or "fail", plan.wait, verify=False, console=True)
 
     shadow = plan.shadow if not isinstance(plan.shadow, str) else None
     mounted: dict[str, str] = {}
@@ -100,13 +103,22 @@ def _places(plan: "BootPlan") -> tuple[str, str]:
         return mounted[device] + place.path
 
     shared = shadow is not None and shadow.disk == plan.image.disk
-    image = path(plan.image, "image", writable=shared)
+    try:
+        image = path(plan.image, "image", writable=shared)
+    except OSError:
+        if not shared or policy.on_error == "fail":
+            raise
+        mounted.clear()
+        image = path(plan.image, "image", writable=False)  # what that means for the shadow is found out later
     await_path(image, plan.wait)
     image = "//".join((image, *(part.lstrip("/") for part in plan.inner)))
     if shadow is None:
         return image, str(plan.shadow)
-    changes = path(shadow, "shadow", writable=True)
-    os.makedirs(os.path.dirname(changes), mode=0o700, exist_ok=True)
+    try:
+        changes = path(shadow, "shadow", writable=True)
+        os.makedirs(os.path.dirname(changes), mode=0o700, exist_ok=True)
+    except OSError as error:
+        return image, policy.instead_of(f"{shadow.disk}:{shadow.path}", error)
     return image, changes
 
 

@@ -76,18 +76,26 @@ class Policy:
             return None
 
         def decide(error: Exception) -> "Shadow | None":
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            if self.on_error == "ro":
-                self.say(f"{name}: {reason}: mounted read-only instead (--on-error ro)")
+            if self.instead_of(name, error) == "none":
                 return None
             from dmgfs.fuse.serve import Shadow
             from overlay.ram import RamStore
 
-            self.say(f"{name}: {reason}: changes stay in memory and will be lost (--on-error ram)")
             budget = memory_size() * DEFAULT_SHARE // 100
             return Shadow("ram", lambda base: RamStore(budget))
 
         return decide
+
+    def instead_of(self, name: str, error: Exception) -> str:
+        """ "none" or "ram", said with the reason. Raises `error` where failing is the policy."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if self.on_error == "ro":
+            self.say(f"{name}: {reason}: mounted read-only instead (--on-error ro)")
+            return "none"
+        if self.on_error == "ram":
+            self.say(f"{name}: {reason}: changes stay in memory and will be lost (--on-error ram)")
+            return "ram"
+        raise error
 
     def say(self, line: str) -> None:
         text = printable(f"dmgfs: {line}")

@@ -22,8 +22,10 @@ def loop():
     """Makes block devices of files."""
     devices = []
 
-    def attach(file: Path) -> str:
-        done = subprocess.run(["losetup", "-f", "--show", file], capture_output=True, text=True, check=False)
+    def attach(file: Path, *options: str) -> str:
+        done = subprocess.run(
+            ["losetup", "-f", "--show", *options, file], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             pytest.skip(f"no loop devices here: {done.stderr.strip()}")
         devices.append(done.stdout.strip())
@@ -118,5 +120,17 @@ def test_the_policy_of_the_command_line(image, place, tmp_path, loop):
     cmdline = f"dmgfs.image={disk}:/{image.name} dmgfs.shadow={changes}:/damaged"
     done = boot(place, cmdline)
     assert done.returncode == 73
+    done = boot(place, f"{cmdline} dmgfs.on-error=ram", "echo works > new; cat new")
+    assert (done.returncode, done.stdout) == (0, "works\n")
+    cmdline = f"dmgfs.image={disk}:/{image.name} dmgfs.shadow=LABEL=ABSENT:/changes dmgfs.wait=0.2"
+    assert boot(place, cmdline).returncode == 66
+    done = boot(place, f"{cmdline} dmgfs.on-error=ro", "touch new || cat ReadMe")
+    assert (done.returncode, done.stdout) == (0, "read me\n")
+
+
+def test_the_disk_of_both_cannot_be_written_to(image, place, tmp_path, loop):
+    disk = loop(ext4(tmp_path / "disk", image), "-r")
+    cmdline = f"root={disk} dmgfs.image=/{image.name} dmgfs.shadow=/shadow"
+    assert boot(place, cmdline).returncode in (74, 77)
     done = boot(place, f"{cmdline} dmgfs.on-error=ram", "echo works > new; cat new")
     assert (done.returncode, done.stdout) == (0, "works\n")
