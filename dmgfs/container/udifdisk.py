@@ -242,6 +242,17 @@ class UdifDisk:
                 for at in range(skip - skip % RAW_PART, skip + size, RAW_PART):
                     yield start + at, min(RAW_PART, whole - at)
 
+    def packed_runs(self, run_type: int) -> Iterator[tuple[int, int, int]]:
+        """(offset on the disk, length there, index for `packed`) of the runs with this coding, in order."""
+        kind = self._codes.get(run_type, _BROKEN)
+        for index, its in enumerate(self._kind):
+            if its == kind > _BROKEN:
+                yield self._start[index] * SECTOR, self._sectors[index] * SECTOR, index
+
+    def packed(self, index: int) -> bytes:
+        """A run as it is stored."""
+        return bytes(self._fork.read(self._position(index), self._stored[index]))
+
     def _part(self, index: int, skip: int, length: int) -> Buffer:
         """Part of one run."""
         kind = self._kind[index]

@@ -103,11 +103,15 @@ class Extents:
 
     def open(self, fork: Fork, file_id: int, fork_type: int, name: str) -> ForkSource:
         """The fork of file `file_id`. Raises CorruptImage where the overflow tree cannot be read."""
+        return ForkSource(self._lay_out(self.all_of(fork, file_id, fork_type)), fork.logical_size, name)
+
+    def all_of(self, fork: Fork, file_id: int, fork_type: int) -> list[tuple[int, int]]:
+        """All extents of the fork, as far as they are recorded. Raises CorruptImage as `open` does."""
         extents = list(fork.extents)
         covered = sum(count for _, count in extents)
         if covered < fork.total_blocks and self.overflow is not None:
             self._add_overflow(extents, covered, fork.total_blocks, file_id, fork_type)
-        return ForkSource(self._lay_out(extents), fork.logical_size, name)
+        return extents
 
     def _add_overflow(
         self, extents: list[tuple[int, int]], covered: int, total: int, file_id: int, fork_type: int

@@ -96,7 +96,7 @@ def open_volume(
 
 
 class HfsPlusVolume:
-    """See `dmgfs.volume.Volume`; made by `open_volume`."""
+    """See `dmgfs.volume.Volume`; made by `open_volume`. source: the bytes of the volume, its journal replayed."""
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class HfsPlusVolume:
         show_private: bool,
     ) -> None:
         self._header = header
+        self.source = source
         self._warnings = warnings
         self._cache = cache
         self._identity = object()
@@ -199,6 +200,19 @@ class HfsPlusVolume:
 
     def fold(self, name: str) -> bytes:
         return self._catalog.folding(encode(decompose(name)))
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @property
+    def extents(self) -> Extents:
+        return self._extents
+
+    @property
+    def named(self) -> Attributes | None:
+        """The attributes tree, None if there is none."""
+        return self._attributes
 
     def trees(self) -> list[BTree[Any]]:
         """The volume's B-trees, those that could be opened: for checking them as a whole."""

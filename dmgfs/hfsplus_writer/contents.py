@@ -4,7 +4,7 @@ behind the other. Read from where they come from when their place on the disk is
 Rule: any thread may read; what the source cannot give is an error that names the object.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dmgfs.hfsplus.unicode import encode
@@ -36,20 +36,15 @@ class _Fork(NamedTuple):
     size: int
 
 
-def place_contents(inventory: Inventory, block_size: int) -> int:
-    """Gives every fork its place, in blocks from the beginning of the contents. Returns how many blocks they take."""
+def place_contents(inventory: Inventory, block_size: int, take: Callable[[int], int]) -> None:
+    """Gives every fork that has none its place. take: the first of so many blocks that nobody has."""
     database = inventory.database
-    at = 0
     for batch in _batches(_forks(inventory)):
-        pieces: list[tuple[int, int, int, bytes, int]] = []
-        for fork in batch:
-            pieces.append((at, *fork))
-            at += blocks_of(fork.size, block_size)
+        pieces = [(take(blocks_of(fork.size, block_size)), *fork) for fork in batch]
         database.executemany("INSERT INTO piece VALUES (?,?,?,?,?)", pieces)
         for kind, statement in _SET_START.items():
             places = [(start, cnid, name) for start, cnid, its, name, _ in pieces if its == kind]
             database.executemany(statement, places)
-    return at
 
 
 _SET_START = {
@@ -92,7 +87,9 @@ def _forks(inventory: Inventory) -> Iterator[_Fork]:
     last = 0
     while True:
         rows = database.execute(
-            "SELECT cnid, size, resource FROM object WHERE cnid > ? ORDER BY cnid LIMIT ?", (last, _BATCH)
+            "SELECT cnid, size * (1 - kept), resource * (1 - resource_kept) FROM object WHERE cnid > ? ORDER BY cnid"
+            " LIMIT ?",
+            (last, _BATCH),
         ).fetchall()
         if not rows:
             return

@@ -12,11 +12,10 @@ Rules that hold here:
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dmgfs.errors import Unwritable
-from dmgfs.hfsplus.links import FILES_FOLDER, FOLDERS_FOLDER
 from dmgfs.hfsplus.unicode import MAX_NAME_UNITS, decode, encode, exact, fold
 from dmgfs.hfsplus_writer.dates import date
 from dmgfs.hfsplus_writer.hardlinks import settle_links
@@ -33,17 +32,18 @@ MOST_NAMED = 20
 
 _CACHE_KIB = 48 << 10
 _BATCH = 2000
-_TYPE_BITS, _FOLDER_BITS = 0o170000, 0o040000
 
 _SCHEMA = """
 CREATE TABLE object (
-    cnid INTEGER PRIMARY KEY, parent INTEGER NOT NULL, key BLOB NOT NULL, name BLOB,
+    cnid INTEGER PRIMARY KEY, parent INTEGER NOT NULL, key BLOB NOT NULL, name BLOB, folder INTEGER NOT NULL,
     mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL, special INTEGER NOT NULL,
     created INTEGER NOT NULL, modified INTEGER NOT NULL, changed INTEGER NOT NULL, accessed INTEGER NOT NULL,
     flags INTEGER NOT NULL, finder BLOB, size INTEGER NOT NULL, source BLOB,
     link INTEGER, counted INTEGER NOT NULL DEFAULT 0, folders INTEGER NOT NULL DEFAULT 0,
     attributed INTEGER NOT NULL DEFAULT 0, start INTEGER NOT NULL DEFAULT 0,
-    resource INTEGER NOT NULL DEFAULT 0, resource_start INTEGER NOT NULL DEFAULT 0
+    resource INTEGER NOT NULL DEFAULT 0, resource_start INTEGER NOT NULL DEFAULT 0,
+    kept INTEGER NOT NULL DEFAULT 0, resource_kept INTEGER NOT NULL DEFAULT 0,
+    backup INTEGER NOT NULL DEFAULT 0, encoding INTEGER NOT NULL DEFAULT 0, record_flags INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX place ON object (parent, key);
 CREATE INDEX linked ON object (link) WHERE link IS NOT NULL;
@@ -59,7 +59,7 @@ CREATE TABLE piece (
 );
 """
 _COLUMNS = (
-    "cnid, parent, key, name, mode, uid, gid, special, created, modified, changed, accessed, flags, finder,"
+    "cnid, parent, key, name, folder, mode, uid, gid, special, created, modified, changed, accessed, flags, finder,"
     " size, source"
 )
 
@@ -97,7 +97,9 @@ class Known(NamedTuple):
 
 class Inventory:
     """case_sensitive: HFSX that tells case apart. next_number: of the next object that is added. database: for what
-    belongs to this package and to sources. lock: whoever asks the database in several threads holds it."""
+    belongs to this package and to sources. lock: whoever asks the database in several threads holds it.
+    extents: by number and fork type, (start, blocks) of forks that are kept where they are and are not in one piece as long
+    as they need."""
 
     def __init__(self, *, case_sensitive: bool, first_number: int = FIRST_NUMBER) -> None:
         self.case_sensitive = case_sensitive
@@ -113,6 +115,7 @@ class Inventory:
         self.database.execute("BEGIN")
         self._objects: list[tuple[object, ...]] = []
         self._attributes: list[tuple[int, bytes, bytes]] = []
+        self.extents: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self._problems: dict[str, tuple[int, list[str]]] = {}
 
     def close(self) -> None:
@@ -152,7 +155,7 @@ class Inventory:
         key = self.folding(name)
         on_disk = date(modified)
         row = (
-            number, parent, key, None if key == name else name, mode, uid, gid, special,
+            number, parent, key, None if key == name else name, stat.S_ISDIR(mode), mode, uid, gid, special,
             on_disk if created is None else date(created), on_disk,
             on_disk if changed is None else date(changed), on_disk if accessed is None else date(accessed),
             flags, finder, size, source,
@@ -169,10 +172,10 @@ class Inventory:
 
     def flush(self) -> None:
         """What was added so far is in the database."""
-        plain = [row for row in self._objects if len(row) == 16]
-        links = [row for row in self._objects if len(row) == 17]
-        self.database.executemany(f"INSERT OR REPLACE INTO object ({_COLUMNS}) VALUES ({'?,' * 15}?)", plain)
-        self.database.executemany(f"INSERT INTO object ({_COLUMNS}, link) VALUES ({'?,' * 16}?)", links)
+        plain = [row for row in self._objects if len(row) == 17]
+        links = [row for row in self._objects if len(row) == 18]
+        self.database.executemany(f"INSERT OR REPLACE INTO object ({_COLUMNS}) VALUES ({'?,' * 16}?)", plain)
+        self.database.executemany(f"INSERT INTO object ({_COLUMNS}, link) VALUES ({'?,' * 17}?)", links)
         self.database.executemany(
             "INSERT OR REPLACE INTO attribute (cnid, name, value) VALUES (?,?,?)", self._attributes
         )
@@ -203,12 +206,12 @@ class Inventory:
         same = "SELECT parent, key, coalesce(name, key), max(cnid) FROM object GROUP BY 1, 2, 3 HAVING count(*) > 1"
         for parent, key, name, last in self.database.execute(same).fetchall():
             rows = self.database.execute(
-                "SELECT cnid, mode, (SELECT count(*) FROM object l WHERE l.link=o.cnid) FROM object o"
+                "SELECT cnid, folder, (SELECT count(*) FROM object l WHERE l.link=o.cnid) FROM object o"
                 " WHERE parent=? AND key=? AND coalesce(name, key)=? AND cnid<>?",
                 (parent, key, name, last),
             ).fetchall()
-            for cnid, mode, links in rows:
-                if links or mode & _TYPE_BITS == _FOLDER_BITS:
+            for cnid, folder, links in rows:
+                if links or folder:
                     self.problem("names that something else replaces", f"{self.path(parent)}/{decode(bytes(name))}")
                 self.database.execute("DELETE FROM object WHERE cnid=?", (cnid,))
                 self.database.execute("DELETE FROM attribute WHERE cnid=?", (cnid,))
@@ -222,11 +225,12 @@ class Inventory:
 
     # -- settling ----------------------------------------------------------------------------------------------------
 
-    def finish(self, created: int, *, journaled: bool) -> None:
-        """Everything was added. created: date of the volume, Unix seconds. Raises Unwritable, naming objects."""
+    def finish(self, created: int, *, reserved: Sequence[bytes]) -> None:
+        """Everything was added. created: date of the volume, as on disk. reserved: names in the root folder that are not
+        to be had. Raises Unwritable, naming objects."""
         self.flush()
-        self.created = date(created)
-        self._find_clashes(journaled)
+        self.created = created
+        self._find_clashes(reserved)
         if self._problems:
             raise self._refusal()
         settle_links(self)
@@ -236,7 +240,8 @@ class Inventory:
             (encode(RESOURCE_FORK),),
         )
         self.database.execute(
-            "UPDATE object SET resource=(SELECT length(value) FROM attribute a WHERE a.cnid=object.cnid AND a.name=?1)"
+            "UPDATE object SET resource_kept=0,"
+            " resource=(SELECT length(value) FROM attribute a WHERE a.cnid=object.cnid AND a.name=?1)"
             " WHERE cnid IN (SELECT cnid FROM attribute WHERE name=?1)",
             (encode(RESOURCE_FORK),),
         )
@@ -251,7 +256,7 @@ class Inventory:
                 places.append(f"… and {count - len(named)} more: {kind}")
         return Unwritable(f"nothing was written, because HFS+ cannot hold all of this: {'; '.join(told)}", places)
 
-    def _find_clashes(self, journaled: bool) -> None:
+    def _find_clashes(self, reserved: Sequence[bytes]) -> None:
         clashes = self.database.execute(
             "SELECT parent, key, count(*) FROM object GROUP BY parent, key HAVING count(*) > 1 ORDER BY parent, key"
         )
@@ -266,7 +271,6 @@ class Inventory:
             )
             names = [decode(bytes(name)) for (name,) in rows.fetchmany(4)]
             self.problem(kind, f"{self.path(parent)}/ {' and '.join(map(repr, names))}")
-        reserved = [FILES_FOLDER, FOLDERS_FOLDER, *(JOURNAL_NAMES if journaled else ())]
         for name in reserved:
             found = self.database.execute(
                 "SELECT count(*) FROM object WHERE parent=? AND key=?", (ROOT_FOLDER, self.folding(name))
@@ -290,8 +294,8 @@ class Inventory:
     def _count_children(self) -> None:
         self.database.execute(
             "UPDATE object SET counted=(SELECT count(*) FROM object c WHERE c.parent=object.cnid),"
-            " folders=(SELECT count(*) FROM object c WHERE c.parent=object.cnid AND c.mode & 61440 = 16384)"
-            " WHERE mode & 61440 = 16384"
+            " folders=(SELECT count(*) FROM object c WHERE c.parent=object.cnid AND c.folder)"
+            " WHERE folder"
         )
 
     # -- asking ------------------------------------------------------------------------------------------------------

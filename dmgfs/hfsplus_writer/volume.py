@@ -6,18 +6,18 @@ Rules that hold here:
 - the volume's identifier comes from its catalog: the same objects give the same, others another.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dmgfs.hfsplus.header import EPOCH
+from dmgfs.hfsplus.links import FILES_FOLDER, FOLDERS_FOLDER
 from dmgfs.hfsplus.structs import BINARY_COMPARE, CASE_FOLDING
-from dmgfs.hfsplus_writer.btree import BIG_KEYS, TreeWriter, nodes_needed
+from dmgfs.hfsplus_writer.btree import BIG_KEYS
 from dmgfs.hfsplus_writer.contents import ContentsSource, Origin, place_contents
+from dmgfs.hfsplus_writer.dates import date
 from dmgfs.hfsplus_writer.geometry import Geometry, Needs, Place, blocks_of, lay_out
 from dmgfs.hfsplus_writer.inventory import JOURNAL_NAMES, Inventory, Item
-from dmgfs.hfsplus_writer.records import Record, attributes, attributes_size, catalog, catalog_size
-from dmgfs.hfsplus_writer.scratch import Scratch
+from dmgfs.hfsplus_writer.records import attributes, attributes_size, catalog, catalog_size
 from dmgfs.hfsplus_writer.structures import (
     BlockMap,
     HeaderFacts,
@@ -25,6 +25,7 @@ from dmgfs.hfsplus_writer.structures import (
     journal_info,
     volume_header,
 )
+from dmgfs.hfsplus_writer.trees import EXTENT_KEY, MOST_ATTRIBUTE_KEY, MOST_CATALOG_KEY, Trees, nodes_for, whole
 from dmgfs.source import ByteSource, MemorySource, Run, RunSource
 from dmgfs.volume import ROOT_FOLDER
 
@@ -34,7 +35,6 @@ JOURNAL_SIZE = 512 << 10
 MOST_JOURNAL = 8 << 20
 _LARGE = 128 << 20
 
-MOST_CATALOG_KEY, MOST_ATTRIBUTE_KEY, EXTENT_KEY = 516, 266, 10
 _JOURNAL_FILE = b"jrnlhfs+" + (0x5000).to_bytes(2) + bytes(22)
 _REGULAR = 0o100000
 
@@ -42,8 +42,7 @@ _REGULAR = 0o100000
 class Settings(NamedTuple):
     """hfsx: the kind (what tells case apart is the inventory's). created: Unix seconds. size: bytes of the volume, None:
     the least. journal: bytes, 0: none, None: what suits the size. *_node, *_bytes: of the trees: size of a node, and
-    how large its file is at least. *_clump: what
-    forks grow by."""
+    how large its file is at least. *_clump: what forks grow by."""
 
     hfsx: bool
     created: int
@@ -76,18 +75,26 @@ def write_volume(
     """advance: is told how many records more are made. Raises Unwritable, OSError (no room for temporary files)."""
     block_size = settings.block_size
     journaled = settings.journal != 0
-    inventory.finish(settings.created, journaled=journaled)
-    blocks = place_contents(inventory, block_size)
+    own_names = (FILES_FOLDER, FOLDERS_FOLDER, *(JOURNAL_NAMES if journaled else ()))
+    inventory.finish(date(settings.created), reserved=own_names)
+    blocks = 0
+
+    def take(count: int) -> int:
+        nonlocal blocks
+        start, blocks = blocks, blocks + count
+        return start
+
+    place_contents(inventory, block_size, take)
     journal = _journal_size(settings, blocks)
     if journaled:
         _add_journal_files(inventory, block_size, journal)
-    catalog_nodes = _nodes(settings.catalog_node, block_size, settings.catalog_bytes, catalog_size(inventory))
+    catalog_nodes = nodes_for(settings.catalog_node, block_size, settings.catalog_bytes, catalog_size(inventory))
     named = attributes_size(inventory)
     attribute_nodes = 0
     if named[0] or settings.attributes_bytes:
-        attribute_nodes = _nodes(settings.attributes_node, block_size, settings.attributes_bytes, named)
+        attribute_nodes = nodes_for(settings.attributes_node, block_size, settings.attributes_bytes, named)
     needs = Needs(
-        extents=_whole(settings.extents_bytes, settings.extents_node, block_size),
+        extents=whole(settings.extents_bytes, settings.extents_node, block_size),
         catalog=catalog_nodes * settings.catalog_node,
         attributes=attribute_nodes * settings.attributes_node,
         journal=journal,
@@ -97,7 +104,7 @@ def write_volume(
     if journaled:
         _place_journal_files(inventory, geometry)
     base = geometry.contents.start
-    trees = _Trees(advance)
+    trees = Trees(advance)
     compare = BINARY_COMPARE if inventory.case_sensitive else CASE_FOLDING
     catalog_tree = trees.make(
         catalog(inventory, hfsx=settings.hfsx, base=base, block_size=block_size),
@@ -124,7 +131,7 @@ def write_volume(
         flags=BIG_KEYS,
         clump=needs.extents,
     )
-    objects, folders = inventory.one("SELECT count(*), sum(mode & 61440 = 16384) FROM object")
+    objects, folders = inventory.one("SELECT count(*), sum(folder) FROM object")
     facts = HeaderFacts(
         hfsx=settings.hfsx,
         created=inventory.created,
@@ -148,58 +155,6 @@ def write_volume(
     layout.put(geometry.catalog, catalog_tree)
     layout.put(geometry.contents, contents)
     return NewVolume(layout.finish(header), geometry, facts.files, facts.folders, facts.volume_id)
-
-
-def _whole(size: int, node_size: int, block_size: int) -> int:
-    """At least `size` bytes, in whole nodes and whole blocks."""
-    unit = max(node_size, block_size)
-    return max(1, -(-size // unit)) * unit
-
-
-def _nodes(node_size: int, block_size: int, least: int, records: tuple[int, int, int, int]) -> int:
-    return _whole(max(nodes_needed(node_size, *records) * node_size, least), node_size, block_size) // node_size
-
-
-class _Trees:
-    """Makes the trees, and a sum of all their records."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._sum = hashlib.sha256()
-        self._advance = advance
-
-    def make(
-        self,
-        records: Iterable[Record],
-        *,
-        node_size: int,
-        nodes: int,
-        max_key_length: int,
-        flags: int | None = None,
-        key_compare: int = 0,
-        clump: int,
-    ) -> Scratch:
-        out = Scratch()
-        writer = TreeWriter(
-            out,
-            node_size=node_size,
-            nodes=nodes,
-            max_key_length=max_key_length,
-            key_compare=key_compare,
-            clump=clump,
-            **({} if flags is None else {"flags": flags}),
-        )
-        add, update = writer.add, self._sum.update
-        for number, (key, data, room) in enumerate(records):
-            add(key, data, room)
-            update(key)
-            update(data)
-            if number % 1024 == 1023:
-                self._advance(1024)
-        writer.finish()
-        return out
-
-    def digest(self) -> int:
-        return int.from_bytes(self._sum.digest()[:8])
 
 
 class _Layout:

@@ -11,12 +11,15 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmgfs.packing.output import Output
 from dmgfs.packing.pieces import SECTOR, Cutting, Piece, in_order, read_pieces, workers_of
 from dmgfs.partitions import PartitionMap
 from dmgfs.source import ByteSource
+
+if TYPE_CHECKING:
+    from dmgfs.packing.reuse import Reuse
 
 CHUNK = 2048 * SECTOR
 """Bytes that are compressed as one, and the size of a sparse image's band: what Apple's tools use today."""
@@ -68,12 +71,13 @@ def pack(
     replace: bool = False,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda amount: None,
+    reuse: "Reuse | None" = None,
 ) -> Packed:
     """Writes the disk to `path`.
 
     format_name: of FORMATS. layout: the disk's partition map, so that a UDIF gets a table for each partition; None: a
     disk without a map. chunk: bytes, whole sectors. level: of the compression. workers: threads (default: all cores).
-    advance: is told the bytes of disk that are done.
+    advance: is told the bytes of disk that are done. reuse: a UDIF that holds much of the disk, in the same coding.
 
     A disk that does not end with a sector is filled up with zeros, except for "raw". Raises ValueError for options that do
     not go together, FileExistsError, OSError (the disk is full), and whatever reading the disk raises.
@@ -89,7 +93,7 @@ def pack(
         if write is not None:
             runs = write(disk, output, chunk, workers_of(workers), advance)
         else:
-            runs = _udif(disk, output, layout, codec, cutting, chunk, workers_of(workers), advance)
+            runs = _udif(disk, output, layout, codec, cutting, chunk, workers_of(workers), advance, reuse)
         output.commit()
         return Packed(output.size, runs)
 
@@ -111,18 +115,29 @@ def _udif(
     chunk: int,
     workers: int,
     advance: Callable[[int], None],
+    reuse: "Reuse | None",
 ) -> dict[str, int]:
+    from dmgfs.packing.reuse import stretches
     from dmgfs.packing.tables import DEVICE, PARTITION, TablePlan, of_map, whole
     from dmgfs.packing.udif import UdifWriter
 
     plans = whole(disk) if layout is None else of_map(disk, layout)
-    writer = UdifWriter(output, codec, chunk, PARTITION if plans[0].descriptor == -2 else DEVICE)
+    largest = chunk if reuse is None else max(chunk, reuse.largest)
+    writer = UdifWriter(output, codec, largest, PARTITION if plans[0].descriptor == -2 else DEVICE)
 
-    def job(plan: TablePlan, at: int) -> tuple[TablePlan, int, list[Piece]]:
-        length = min(chunk, plan.sectors * SECTOR - at)
-        return plan, at, read_pieces(disk, plan.start * SECTOR + at, length, cutting)
+    def job(plan: TablePlan, at: int, length: int, index: int | None) -> tuple[TablePlan, int, list[Piece]]:
+        start = plan.start * SECTOR + at
+        if index is not None and reuse is not None:
+            again = reuse.piece(disk, start, length, index)
+            if again is not None:
+                return plan, at, [again]
+        return plan, at, read_pieces(disk, start, length, cutting)
 
-    jobs = (partial(job, plan, at) for plan in plans for at in range(0, max(1, plan.sectors * SECTOR), chunk))
+    jobs = (
+        partial(job, plan, *stretch)
+        for plan in plans
+        for stretch in stretches(plan.start * SECTOR, plan.sectors * SECTOR, chunk, reuse)
+    )
     with closing(in_order(jobs, workers, chunk)) as results:
         for plan, at, pieces in results:
             if at == 0:

@@ -241,10 +241,13 @@ def test_records_are_what_the_declarations_say() -> None:
     assert (folder.recordType, folder.flags, folder.valence, folder.id, folder.createDate) == (1, 2, 3, 4, 5)
     assert (folder.bsdInfo.ownerID, folder.bsdInfo.fileMode, folder.bsdInfo.special) == (10, 14, 15)
     assert (folder.textEncoding, folder.folderCount) == (16, 17)
-    forks = (100, 0, 1, 7, 1), (200, 0, 2, 9, 2)
-    data = records.FILE.pack(*head, *forks[0], *forks[1])
+    inventory = started()
+    inventory.extents = {(16, 0): [(7, 1), (9, 3)]}
+    fork = records._Forks(inventory, 100, 4096)
+    data = records.FOLDER.pack(2, *head[1:]) + fork(16, 0, 9000, 0) + fork(16, 0xFF, 200, 5)
     file = structs.CatalogFile.parse(data)
-    assert len(data) == structs.CatalogFile.sizeof() == 248
-    for fork, (size, _, blocks, start, count) in zip((file.dataFork, file.resourceFork), forks, strict=True):
-        assert (fork.logicalSize, fork.totalBlocks) == (size, blocks)
-        assert [(extent.startBlock, extent.blockCount) for extent in fork.extents] == [(start, count)] + [(0, 0)] * 7
+    assert len(data) == structs.CatalogFile.sizeof() == records.FILE_SIZE == 248
+    for found, size, extents in ((file.dataFork, 9000, [(7, 1), (9, 3)]), (file.resourceFork, 200, [(105, 1)])):
+        assert (found.logicalSize, found.totalBlocks) == (size, sum(count for _, count in extents))
+        used = [(extent.startBlock, extent.blockCount) for extent in found.extents]
+        assert used == extents + [(0, 0)] * (8 - len(extents))
