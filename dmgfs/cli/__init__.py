@@ -45,6 +45,7 @@ VERBS = (
     "convert",
     "create",
     "newfs",
+    "commit",
     "playlist",
     "ramdisk",
     "attach",

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmgfs.cli.options import WrongUsage
 from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
@@ -17,6 +17,10 @@ from dmgfs.cli.target import size
 from dmgfs.cli.view import add_view_options, view_of
 from overlay.overlay import Overlay
 from overlay.vfs import Buffer
+
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+    from dmgfs.partitions import Partition
 
 
 def add_offline_options(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +54,25 @@ def is_file(where: str) -> bool:
         return False  # a dead mount, most likely
 
 
+class Opened(NamedTuple):
+    """A shadow file over its image. partition: the one that holds the volume."""
+
+    overlay: Overlay
+    image: "Image"
+    partition: "Partition"
+
+
 @contextmanager
 def opened(args: argparse.Namespace) -> Iterator[Overlay]:
     """The changes of the file over the image, as a mount would show them. Raises WrongUsage, DmgError, ShadowError,
     OSError."""
+    with opened_over(args) as found:
+        yield found.overlay
+
+
+@contextmanager
+def opened_over(args: argparse.Namespace) -> Iterator[Opened]:
+    """The same, with the image."""
     from dmgfs.identity import identity
     from dmgfs.image import open_image
     from dmgfs.layers import stacked
@@ -71,7 +90,8 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
                 args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
             )
         )
-        volume = image.volume(args.partition)
+        partition = image.choose(args.partition)
+        volume = image.volume_on(partition)
         below = stacked(
             VolumeLower(volume, view), identity(image, volume), args.shadow_ro, force_base=args.force_base
         )
@@ -85,7 +105,7 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
                     text = f"there is no snapshot {args.snapshot}; `dmgfs shadow snapshot list` shows them"
                     raise OSError(errno.ENOENT, text, args.where)
                 overlay = found.view
-            yield overlay
+            yield Opened(overlay, image, partition)
         finally:
             store.close()
 

@@ -26,9 +26,10 @@ from dmgfs.gathering.translation import (
     with_link_type,
 )
 from dmgfs.hfsplus.attributes import DECMPFS
-from dmgfs.hfsplus.structs import UF_COMPRESSED
+from dmgfs.hfsplus.structs import DATA_FORK, UF_COMPRESSED
 from dmgfs.hfsplus.unicode import encode
 from dmgfs.hfsplus_writer.dates import date
+from dmgfs.hfsplus_writer.geometry import blocks_of
 from dmgfs.hfsplus_writer.inventory import FINDER_INFO, RESOURCE_FORK, Inventory, Item
 from dmgfs.lower import PRIVATE_PREFIX
 from dmgfs.source import Buffer
@@ -46,9 +47,10 @@ class ChangesOrigin:
     """view: an overlay that does not change, over the volume that `inventory` was filled from. left: what had no place on
     the volume. After `apply` it gives the new contents."""
 
-    def __init__(self, view: Overlay, inventory: Inventory) -> None:
+    def __init__(self, view: Overlay, inventory: Inventory, block_size: int) -> None:
         self.left = Left()
         self._view = view
+        self._block_size = block_size
         self._inventory = inventory
         self._database = inventory.database
         self._numbers: dict[int, int] = {}
@@ -199,13 +201,23 @@ class ChangesOrigin:
             self._attribute(ino, name, changed)
 
     def _new_contents(self, cnid: int, size: int) -> None:
-        (flags,) = self._inventory.one("SELECT flags FROM object WHERE cnid=?", cnid)
+        flags, start, old_size, kept = self._inventory.one(
+            "SELECT flags, start, size, kept FROM object WHERE cnid=?", cnid
+        )
+        extents = self._inventory.extents.get((cnid, DATA_FORK), [(start, blocks_of(old_size, self._block_size))])
+        had, needs = sum(blocks for _, blocks in extents), blocks_of(size, self._block_size)
+        # Where it lies it may be written over; most of it is the same, perhaps.
+        stays = kept and not flags & UF_COMPRESSED and had >= needs > had // 2
+        if stays and had > needs:
+            self._inventory.extents[cnid, DATA_FORK] = extents
         if flags & UF_COMPRESSED:
             self._database.execute(
                 "UPDATE object SET flags=?, resource=0, resource_kept=0 WHERE cnid=?", (flags & ~UF_COMPRESSED, cnid)
             )
             self._database.execute("DELETE FROM attribute WHERE cnid=? AND name=?", (cnid, encode(DECMPFS)))
-        self._database.execute("UPDATE object SET size=?, kept=0, source=? WHERE cnid=?", (size, cnid, cnid))
+        self._database.execute(
+            "UPDATE object SET size=?, kept=?, source=? WHERE cnid=?", (size, 1 if stays else 0, cnid, cnid)
+        )
 
     def _attribute(self, cnid: int, name: bytes, value: bytes | None) -> None:
         if name.startswith(b"system."):

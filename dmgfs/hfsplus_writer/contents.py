@@ -144,3 +144,24 @@ class ContentsSource:
 
     def cold(self, offset: int, length: int) -> Sequence[Load]:
         return ()
+
+
+class RewrittenFork:
+    """One fork in whole blocks, its contents asked of their origin, zeros behind them."""
+
+    def __init__(self, origin: Origin, source: object, size: int, block_size: int) -> None:
+        self.size = blocks_of(size, block_size) * block_size
+        self._origin = origin
+        self._source = source
+        self._contents = size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        check_range(self, offset, length, "contents")
+        known = min(length, self._contents - offset)
+        if known <= 0:
+            return bytes(length)
+        data = self._origin.read(self._source, offset, known)
+        return data if known == length else bytes(data) + bytes(length - known)
+
+    def cold(self, offset: int, length: int) -> Sequence[Load]:
+        return ()

@@ -11,10 +11,18 @@ import struct
 from collections.abc import Callable
 
 from dmgfs.errors import Unsupported, Unwritable
-from dmgfs.hfsplus.structs import BINARY_COMPARE, CASE_FOLDING, HEADER_OFFSET, JOURNALED, UNMOUNTED, VolumeHeader
+from dmgfs.hfsplus.structs import (
+    BINARY_COMPARE,
+    CASE_FOLDING,
+    DATA_FORK,
+    HEADER_OFFSET,
+    JOURNALED,
+    UNMOUNTED,
+    VolumeHeader,
+)
 from dmgfs.hfsplus_writer.base import Base
 from dmgfs.hfsplus_writer.btree import BIG_KEYS
-from dmgfs.hfsplus_writer.contents import ContentsSource, Origin, place_contents
+from dmgfs.hfsplus_writer.contents import ContentsSource, Origin, RewrittenFork, place_contents
 from dmgfs.hfsplus_writer.dates import date
 from dmgfs.hfsplus_writer.geometry import MOST_BLOCKS, Place, blocks_of
 from dmgfs.hfsplus_writer.inventory import Inventory
@@ -92,6 +100,7 @@ class _Writer:
         for start, size in inventory.database.execute("SELECT start, size FROM piece").fetchall():
             length = blocks_of(size, self._block) * self._block
             self._put(start * self._block, Run(contents, start * self._block, length))
+        self._write_over()
         objects, folders = inventory.one("SELECT count(*), sum(folder) FROM object")
         header = self._header(forks, total, objects, folders, modified)
         self._put(HEADER_OFFSET, Run(MemorySource(header), 0, len(header)))
@@ -99,6 +108,22 @@ class _Writer:
         self._empty_journal()
         source = self._joined(total * self._block)
         return Revised(source, objects - folders, folders - 1, (total - self._space.used - self._tail) * self._block)
+
+    def _write_over(self) -> None:
+        """Forks that stay where they are and have other contents."""
+        rows = self._inventory.rows(
+            "SELECT cnid, start, size, source FROM object WHERE kept AND source IS NOT NULL AND size"
+        )
+        for cnid, start, size, source in rows:
+            contents = RewrittenFork(self._origin, source, size, self._block)
+            at = 0
+            for first, blocks in self._inventory.extents.get(
+                (cnid, DATA_FORK), [(start, blocks_of(size, self._block))]
+            ):
+                length = min(blocks * self._block, contents.size - at)
+                if length > 0:
+                    self._put(first * self._block, Run(contents, at, length))
+                at += length
 
     def _put(self, at: int, run: Run) -> None:
         self._runs.append((at, run))

@@ -33,6 +33,11 @@ def overhead(layout: str) -> int:
     return {"gpt": (_GPT_START + _GPT_TABLE + 1) * SECTOR, "apm": _APM_START * SECTOR, "none": 0}[layout]
 
 
+def start_of(layout: str) -> int:
+    """Where on the disk the volume begins, bytes."""
+    return {"gpt": _GPT_START, "apm": _APM_START, "none": 0}[layout] * SECTOR
+
+
 def partitioned(volume: ByteSource, layout: str, seed: bytes, size: int | None = None) -> ByteSource:
     """The disk. volume: whole sectors. size: bytes of the disk, where it shall be larger than needed. Raises Unwritable."""
     room = 0 if size is None else max(0, (size - overhead(layout) - volume.size) // SECTOR * SECTOR)
