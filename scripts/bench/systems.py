@@ -16,6 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 30.0
+PARTITION = 64 * 512
+"""Where the volume begins in the images of `image`."""
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 DMGFS = str(Path(sys.executable).with_name("dmgfs"))
 
@@ -100,7 +103,48 @@ class Mount:
                 raise CannotMount(f"{command[0]}: {process.communicate()[1].decode(errors='replace').strip()[-200:]}")
             time.sleep(0.001)
         self.pids.append(process.pid)
-        self._undo.append(lambda: (_unmount(path), process.wait(PATIENCE)))
+        self._undo.append(lambda: _end(process, path))
+
+    def detached(self, command: Sequence[str | Path], path: Path) -> None:
+        """Runs a command that mounts something on `path` and leaves a daemon behind."""
+        before = os.stat(path).st_dev
+        self.run(*command)
+        limit = time.monotonic() + PATIENCE
+        while os.stat(path).st_dev == before:
+            if time.monotonic() > limit:
+                raise CannotMount(f"{command[0]}: ended well and mounted nothing")
+            time.sleep(0.001)
+        pid = _process(command)
+        self.pids.append(pid)
+        self._undo.append(lambda: (_unmount(path), _await_end(pid)))
+
+
+def _process(command: Sequence[str | Path]) -> int:
+    """Who runs just that command."""
+    words = b"".join(os.fsencode(word) + b"\0" for word in command)
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cmdline").read_bytes() == words:
+                return int(entry.name)
+        except OSError:
+            pass  # it has ended
+    raise CannotMount(f"{command[0]}: mounted, and its daemon is not found")
+
+
+def _await_end(pid: int) -> None:
+    limit = time.monotonic() + PATIENCE
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < limit:
+        time.sleep(0.01)
+
+
+def _end(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Unmounts and waits for the daemon; one that does not end by itself is ended."""
+    _unmount(path)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _unmount(path: Path) -> None:
@@ -163,8 +207,8 @@ def _kernel_squashfs(m: Mount, images: Path, image: str) -> None:
 
 def _modimount(m: Mount, images: Path, image: str) -> None:
     raw = m.folder("raw")
-    m.daemon(["modimount", "-f", images / f"{image}.udzo.dmg", raw], raw)
-    m.daemon(["fshfsmount", "-o", str(64 * 512), raw / "mod1", m.path], m.path)
+    m.detached(["modimount", images / f"{image}.udzo.dmg", raw], raw)
+    m.detached(["fshfsmount", "-o", str(PARTITION), raw / "modi1", m.path], m.path)
 
 
 def _darling(m: Mount, images: Path, image: str) -> None:
