@@ -37,6 +37,8 @@ BATCH = 64
 
 _DOTS = (b".", b"..")
 
+_KERNELS_OWN = b"security."
+
 
 class Unwanted(Exception):
     """The kernel is not to send requests of this kind any more."""
@@ -65,6 +67,7 @@ class Direct:
             wire.READ: ("read", self._read),
             wire.WRITE: ("write", self._write),
             wire.RELEASE: ("release", self._release),
+            wire.GETXATTR: ("getxattr", self._getxattr),
             wire.OPENDIR: ("opendir", self._opendir),
             wire.READDIR: ("readdir", self._readdir),
             wire.READDIRPLUS: ("readdir", self._readdirplus),
@@ -228,6 +231,21 @@ class Direct:
         self._ahead.note(file.streams, content, offset, length)
         data: Buffer = yield Ask(content.read, (offset, length))
         return data
+
+    def _getxattr(self, inode: int, body: memoryview) -> Steps[Answer] | None:
+        """What the kernel asks of its own accord, before each write above all: whether it has to take privileges away."""
+        name = bytes(body[wire.COUNT.size : -1])
+        if inode >= FIRST or not name.startswith(_KERNELS_OWN):
+            return None
+        return self._attribute(self._ino(inode), name, wire.COUNT.unpack_from(body)[0])
+
+    def _attribute(self, ino: int, name: bytes, room: int) -> Steps[Answer]:
+        value = yield from self._overlay.getxattr(ino, name)
+        if not room:
+            return wire.COUNT.pack(len(value), 0)
+        if len(value) > room:
+            raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+        return value
 
     def _write(self, inode: int, body: memoryview) -> Steps[Answer] | None:
         _, offset, size, _ = wire.READ_IN.unpack_from(body)

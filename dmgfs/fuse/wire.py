@@ -18,6 +18,7 @@ OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
 RELEASE: Final = 18
+GETXATTR: Final = 22
 FLUSH: Final = 25
 INIT: Final = 26
 OPENDIR: Final = 27
@@ -58,7 +59,7 @@ FORGET_ONE: Final = struct.Struct("=QQ")
 
 NUMBER: Final = struct.Struct("=Q")
 COUNT: Final = struct.Struct("=II")
-"""count of a BATCH_FORGET, or size of a write; padding."""
+"""count of a BATCH_FORGET, size of a write or of an attribute; padding."""
 
 OPEN_IN: Final = struct.Struct("=II")
 """flags, open_flags."""

@@ -1,8 +1,10 @@
 """Extended attributes: all namespaces, sizes, flags, and POSIX ACLs that grant and deny."""
 
+import ctypes
 import errno
 import os
 import struct
+from pathlib import Path
 
 import pytest
 from builders.processes import NOBODY, as_user, errno_of
@@ -38,13 +40,40 @@ def test_flags(place: Place) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 4096, 65536])
-def test_sizes(place: Place, size: int) -> None:
+@pytest.mark.parametrize("namespace", ["user", "security"])
+def test_sizes(place: Place, namespace: str, size: int) -> None:
     path = place.make("file", "x")
     value = bytes(n % 251 for n in range(size))
-    os.setxattr(path, "user.size", value)
-    assert os.getxattr(path, "user.size") == value
-    assert errno_of(os.setxattr, path, "user." + "n" * 251, b"") == errno.ERANGE
-    os.setxattr(path, "user." + "n" * 250, b"")
+    name = f"{namespace}.size"
+    os.setxattr(path, name, value)
+    assert os.getxattr(path, name) == value
+    assert _get_into(path, name, 0) == size
+    assert _get_into(path, name, size + 1) == size
+    if size > 1:
+        assert errno_of(_get_into, path, name, size - 1) == errno.ERANGE
+    assert errno_of(os.setxattr, path, f"{namespace}." + "n" * (255 - len(namespace)), b"") == errno.ERANGE
+    os.setxattr(path, f"{namespace}." + "n" * (254 - len(namespace)), b"")
+
+
+def _get_into(path: Path, name: str, room: int) -> int:
+    """What getxattr(2) says about a value with `room` bytes for it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    found: int = libc.getxattr(os.fsencode(path), name.encode(), ctypes.create_string_buffer(room), room)
+    if found < 0:
+        raise OSError(ctypes.get_errno(), "getxattr")
+    return found
+
+
+def test_a_write_takes_capabilities_away(place: Place) -> None:
+    path = place.write("x", b"data")
+    capabilities = struct.pack(
+        "<IIIII", 0x02000001, 1 << 10, 0, 0, 0
+    )  # cap_net_bind_service, permitted and effective
+    os.setxattr(path, "security.capability", capabilities)
+    assert os.getxattr(path, "security.capability") == capabilities
+    with open(path, "r+b") as file:
+        file.write(b"D")
+    assert errno_of(os.getxattr, path, "security.capability") == errno.ENODATA
 
 
 def test_they_follow_the_inode(place: Place) -> None:
