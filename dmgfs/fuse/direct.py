@@ -99,7 +99,9 @@ class Direct:
 
     def _find(self, parent: int, name: bytes, thread: int) -> Steps[Answer]:
         try:
-            entry = yield from self._operations.found(parent, name, thread)
+            entry = yield from self._overlay.lookup(parent, name)
+            if entry.name != name and self._operations.respelling is not None:
+                entry = yield from self._operations.unless_respelled(entry, parent, name, thread)
         except FileNotFoundError:
             if not self._operations.is_lasting_absence(name):
                 raise

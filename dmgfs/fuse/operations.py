@@ -84,7 +84,7 @@ class DmgOperations(pyfuse3.Operations):
         self._frozen = frozen
         self._only_spelling = only_spelling
         self._control = control
-        self._respelling = respelling
+        self.respelling = respelling
         self._root = overlay.root
         self.handles = Handles(lambda file: ahead.close(file.streams), overlay.releasedir)
 
@@ -134,18 +134,16 @@ class DmgOperations(pyfuse3.Operations):
         """Whether the kernel may remember that there is no such name."""
         return self._frozen or self._only_spelling(name)
 
-    def found(self, parent: int, name: bytes, thread: int) -> Steps[Entry]:
-        """What is behind the name, held; FileNotFoundError also for a new spelling that the thread is about to give it."""
-        entry = yield from self._overlay.lookup(parent, name)
-        respelling = self._respelling
-        if respelling is None or entry.name == name or self._frozen or name in (b".", b".."):
+    def unless_respelled(self, entry: Entry, parent: int, name: bytes, thread: int) -> Steps[Entry]:
+        """For a name that is not spelled as `entry`, which it found, is listed: the entry, held; FileNotFoundError if the
+        thread is about to spell it so."""
+        respelling = self.respelling
+        if respelling is None or self._frozen or name in (b".", b"..") or not respelling.may_be(thread):
             return entry
-        if respelling.may_be(thread):
-            self._overlay.forget(entry.ino)
-            if (yield Ask(respelling.is_target, (thread, name), slow=True)):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            entry = yield from self._overlay.lookup(parent, name)
-        return entry
+        self._overlay.forget(entry.ino)
+        if (yield Ask(respelling.is_target, (thread, name), slow=True)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return (yield from self._overlay.lookup(parent, name))
 
     def _damaged(self, ino: int, kind: int) -> EntryAttributes:
         """A name whose object cannot be had: listed, and asked about again, which then fails."""
@@ -164,7 +162,10 @@ class DmgOperations(pyfuse3.Operations):
         if name == b".":
             return await self._again(parent_inode)
         try:
-            entry = await self._driver.run(self.found(self._ino(parent_inode), name, ctx.pid))
+            parent = self._ino(parent_inode)
+            entry = await self._driver.run(self._overlay.lookup(parent, name))
+            if entry.name != name and self.respelling is not None:
+                entry = await self._driver.run(self.unless_respelled(entry, parent, name, ctx.pid))
         except FileNotFoundError:
             if not self.is_lasting_absence(name):
                 raise
