@@ -2,8 +2,9 @@
 """Random operations on mounts, for as long as one likes: `randomops.py [--seeds FROM:TO] [--minutes N] [--image IMAGE]`.
 
 Per seed: a fresh mount with a shadow in RAM beside a fresh copy of it in an ordinary directory (see tests/exercise); then
-fsx-like runs on a file of the image and on a new file. What fails is shortened to the fewest operations that still
-fail, and printed. Exit 1 if anything failed.
+fsx-like runs on a file of the image and on a new file; then the kinds of tests/exercise/varieties.py: a shadow file mounted
+again and again, snapshots, no room, names without case, many processes at once. What fails is shortened to the fewest
+operations that still fail (of the plain runs), and printed. Exit 1 if anything failed.
 """
 
 import argparse
@@ -23,6 +24,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from exercise import fsx, randomops  # noqa: E402
 from exercise.mounted import mounted  # noqa: E402
 from exercise.trees import digest, paths  # noqa: E402
+from exercise.varieties import KINDS  # noqa: E402
 
 SHRINK_SECONDS = 300
 
@@ -73,6 +75,18 @@ def contents(image: Path, seed: int, count: int) -> bool:
     return True
 
 
+def variety(kind: str, seed: int, count: int) -> bool:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dmgfs-random-") as work:
+        try:
+            told = KINDS[kind](Path(work), seed, count)
+        except (randomops.Different, AssertionError) as problem:
+            print(f"seed {seed}, {kind}: FAILED: {problem}", flush=True)
+            return False
+    print(f"seed {seed}, {kind}: {told}, no difference ({time.monotonic() - started:.0f} s)", flush=True)
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="random operations on a mount")
     parser.add_argument("--seeds", default="1:6", help="FROM:TO, the last not included (default 1:6)")
@@ -90,6 +104,8 @@ def main() -> int:
             break
         good &= operations(options.image, seed, options.operations)
         good &= contents(options.image, seed, options.fsx)
+        for kind in KINDS:
+            good &= variety(kind, seed, options.operations)
     if digest(os.fsencode(options.image)) != before:
         print(f"FAILED: {options.image} has changed")
         good = False

@@ -19,7 +19,7 @@ from exercise.daemon import SECONDS, has_ended
 from exercise.randomops import Chooser, Different, Operation, Pair, outcome
 from exercise.workloads.home import Home
 
-SEVERAL = {"remove_tree", "rewrite", "hold_new", "map_write"}
+SEVERAL = {"remove_tree", "rewrite", "hold_new", "map_write", "far_and_back"}
 """Operations that are more than one change."""
 
 DEAD = ("failed with", "ENOTCONN"), ("failed with", "ECONNABORTED")

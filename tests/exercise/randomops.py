@@ -21,6 +21,8 @@ from exercise.trees import differences
 
 Operation = tuple[Any, ...]
 
+FAR = 1 << 40
+
 
 class Chooser:
     """Makes up operations from a random sequence and the paths that exist (or did a moment ago) in the model."""
@@ -71,7 +73,7 @@ class Chooser:
         if os.path.isfile(self.model / path) and not os.path.islink(self.model / path):
             self.attributes = [*self.attributes[-10:], (path, name)]
         flags = self.chance.choice([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
-        return ("setxattr", path, name, seed, self.chance.choice([0, 1, 50, 1000]), flags)
+        return ("setxattr", path, name, seed, self.chance.choice([0, 1, 50, 600]), flags)
 
     def new_symlink(self) -> Operation:
         path = self.new()
@@ -107,6 +109,7 @@ class Chooser:
             (6, lambda: ("append", self.old(), seed, size)),
             (7, lambda: ("truncate", self.old(), chance.choice(SIZES))),
             (8, lambda: ("read", self.old(), offset, size)),
+            (2, lambda: ("far_and_back", self.old(), FAR + offset, seed, size)),
             (4, lambda: ("map_write", self.old(), seed)),
             (6, lambda: ("lstat", self.old())),
             (5, lambda: ("chmod", self.old(), mode)),

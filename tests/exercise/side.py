@@ -15,7 +15,8 @@ SLOTS = 6
 """Files that are held open at a time, across renames and unlinks."""
 
 NAMES = [f"{word}{number}" for word in ("ant", "bee", "cat", "dog", "elk") for number in range(4)]
-ATTRIBUTES = ["user.a", "user.b", "user.c"]
+ATTRIBUTES = ["user.a", "user.b", "user.c", "trusted.t", "security.s"]
+SPACES = ("user.", "trusted.", "security.")
 SIZES = [0, 1, 100, 4095, 4096, 4097, 20000, 70000, 300000]
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -141,6 +142,21 @@ class Side:
             file.seek(offset)
             return hashlib.sha256(file.read(length)).hexdigest()
 
+    def far_and_back(self, path: str, offset: int, seed: int, length: int) -> tuple[str, bool]:
+        """Writes far behind the end, reads around it, cuts it off again: what was read, and whether it took no more room
+        than what was written."""
+        self.need_plain_file(path)
+        file = os.open(self.at(path), os.O_RDWR)
+        try:
+            before = os.fstat(file)
+            os.pwrite(file, self.data(seed, length), offset)
+            taken = 512 * (os.fstat(file).st_blocks - before.st_blocks)
+            around = os.pread(file, length + 10000, offset - 5000)
+            os.ftruncate(file, before.st_size)
+            return hashlib.sha256(around).hexdigest(), taken <= length + 5 * 4096
+        finally:
+            os.close(file)
+
     def map_write(self, path: str, seed: int) -> int:
         """Changes some bytes of the file through a shared mapping."""
         self.need_plain_file(path)
@@ -202,7 +218,7 @@ class Side:
         return os.getxattr(self.at(path), name, follow_symlinks=False)
 
     def listxattr(self, path: str) -> list[str]:
-        return sorted(name for name in os.listxattr(self.at(path), follow_symlinks=False) if name.startswith("user."))
+        return sorted(name for name in os.listxattr(self.at(path), follow_symlinks=False) if name.startswith(SPACES))
 
     def removexattr(self, path: str, name: str) -> None:
         os.removexattr(self.at(path), name, follow_symlinks=False)
