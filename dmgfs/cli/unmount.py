@@ -1,7 +1,7 @@
 """dmgfs unmount: take a mount away and wait until its daemon has ended, so that what follows finds everything released.
 
 A daemon that goes on serving is not waited for: the same is mounted elsewhere, perhaps in a namespace that we do not see.
-It is recognised by answering still, several times: one that is slow to hear of its end answers once.
+It knows, and is asked.
 """
 
 import argparse
@@ -21,8 +21,6 @@ NO_INPUT, TEMPORARY, NO_PERMISSION = 66, 75, 77
 ANSWER_SECONDS = 2.0
 LONGEST_SECONDS = 600.0
 MOST_HOLDERS = 10
-ANSWERS = 3
-"""A second apart, then the daemon goes on serving."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +91,12 @@ def _await_end(daemon: int, socket: bytes) -> None:
     from dmgfs.cli.control import SECONDS, ask_daemon
 
     end = time.monotonic() + LONGEST_SECONDS
-    answers = 0
-    while time.monotonic() < end and answers < ANSWERS and not select.select([daemon], [], [], 1.0)[0]:
+    while time.monotonic() < end and not select.select([daemon], [], [], 1.0)[0]:
         try:
-            if socket:
-                ask_daemon(socket, "", "status", seconds=SECONDS)
-                answers += 1
+            if socket and ask_daemon(socket, "", "mounted", seconds=SECONDS):
+                return
         except (OSError, ValueError):
-            answers = 0  # it is on its way out: writing its shadow, for example
+            continue  # it is on its way out: writing its shadow, for example
 
 
 def _busy(shown: str, path: str) -> int:

@@ -28,6 +28,7 @@ from typing import Any
 import trio
 
 from dmgfs.errors import DmgError
+from dmgfs.fuse import mountpoint
 from dmgfs.fuse.boundary import trace
 from overlay.errors import ShadowError
 
@@ -48,11 +49,16 @@ Handler = Callable[[Mapping[str, Any], Sequence[int]], Awaitable[Any]]
 """Gets the request and the open files (closed when it returns), returns what JSON can hold."""
 
 
+async def _mounted(request: Mapping[str, Any], files: Sequence[int]) -> bool:
+    """Whether the kernel still sends us requests: a daemon may answer here for as long as its last sync takes."""
+    return mountpoint.leads_here()
+
+
 class Control:
     """A companion of the session: listens from now on, answers from `start` to `stop`. handlers: by the request's "do"."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = handlers
+        self._handlers = {"mounted": _mounted, **handlers}
         self.name = f"dmgfs-{os.getpid()}-{secrets.token_hex(16)}".encode()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._socket.bind(b"\0" + self.name)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -106,6 +107,22 @@ def _start_time(process: int) -> int:
             return int(status.read().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return -1
+
+
+def leads_here() -> bool:
+    """Whether a mount, wherever it is seen, leads to this process. Where /proc is missing: yes."""
+    try:
+        own = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return True
+    poll = select.poll()
+    for descriptor in own:
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}") == "/dev/fuse":
+                poll.register(descriptor, 0)
+        except OSError:
+            continue  # it was the directory's
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def resolve(mountpoint: str) -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from exercise.daemon import becomes, dmgfs_in_foreground, has_ended, process_of
+from exercise.daemon import becomes, dmgfs_in_foreground, has_ended, process_of, python_in_foreground
 from exercise.mounted import DMGFS, dmgfs, is_mounted, mounted
 
 pytestmark = pytest.mark.kernel
@@ -87,6 +87,26 @@ def test_unmount_returns_when_the_daemon_has_ended(image, place):
     process = start(image, place)
     assert dmgfs("unmount", place).code == 0
     assert has_ended(process, 0)
+
+
+def test_unmount_waits_for_a_daemon_that_takes_its_time(image, place, tmp_path):
+    """It answers `dmgfs status` still, as one whose disk is slow to sync."""
+    program = tmp_path / "slow.py"
+    program.write_text(
+        "import sys, trio\n"
+        "from dmgfs.cli import main\n"
+        "from dmgfs.fuse import session\n"
+        "serve = session.Session._serve\n"
+        "async def late(self):\n"
+        "    await serve(self)\n"
+        "    await trio.sleep(4.5)\n"
+        "session.Session._serve = late\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    with python_in_foreground(program, image, place, "--shadow", tmp_path / "shadow") as process:
+        assert dmgfs("unmount", place).code == 0
+        assert process.poll() is not None or has_ended(process.pid, 0.1)
+        assert dmgfs("shadow", "check", tmp_path / "shadow").code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -359,8 +379,6 @@ def test_nothing_is_imported_after_the_mount_is_ready(image, place, tmp_path):
         "session.Session._announce = watched\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    from exercise.daemon import python_in_foreground
-
     with python_in_foreground(program, image, place, "--shadow", "ram") as process:
         time.sleep(0.3)
         for folder, _, files in os.walk(place):
