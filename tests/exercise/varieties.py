@@ -104,7 +104,8 @@ def snapshots(work: Path, seed: int, operations: int) -> str:
         home.leave()
     finally:
         clear_away(home.place)
-    return f"{len(pair.done)} operations, {back} times back to one of {turn + 1 - back} snapshots in {'a file' if home.lasts else 'RAM'}"
+    where = "a file" if home.lasts else "RAM"
+    return f"{len(pair.done)} operations, {back} times back to a snapshot, in {where}"
 
 
 def without_room(work: Path, seed: int, operations: int) -> str:
