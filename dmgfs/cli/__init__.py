@@ -46,6 +46,8 @@ VERBS = (
     "create",
     "newfs",
     "commit",
+    "diff",
+    "patch",
     "playlist",
     "ramdisk",
     "attach",

@@ -249,6 +249,12 @@ class UdifDisk:
             if its == kind > _BROKEN:
                 yield self._start[index] * SECTOR, self._sectors[index] * SECTOR, index
 
+    def stored_runs(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) in the data fork of every run that has bytes there."""
+        for index, kind in enumerate(self._kind):
+            if kind != _ZERO and self._stored[index]:
+                yield self._position(index), self._stored[index]
+
     def packed(self, index: int) -> bytes:
         """A run as it is stored."""
         return bytes(self._fork.read(self._position(index), self._stored[index]))

@@ -54,7 +54,7 @@ def test_wrong_arguments_of_a_verb_are_64(arguments: list[str], capfd: pytest.Ca
 
 NO_IMAGE = (
     *("mount", "unmount", "enter", "status", "shadow", "playlist"),
-    *("create", "newfs", "commit"),
+    *("create", "newfs", "commit", "diff", "patch"),
     *("ramdisk", "attach", "detach", "hdik", "vndevice", "nbdst", "shims", "nbi", "rc"),
     *("imageboot", "doctor"),
 )

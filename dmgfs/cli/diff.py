@@ -1,0 +1,88 @@
+"""dmgfs diff: what differs between two images, file by file; or, as a delta, what makes the one file into the other
+(`dmgfs patch` applies it).
+
+Exit codes besides the usual, as diff(1): 0 nothing differs, 1 something does.
+"""
+
+import argparse
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
+from dmgfs.cli.report import JsonList, human, print_json, printable
+from dmgfs.cli.target import size
+
+if TYPE_CHECKING:
+    from dmgfs.image import Image
+
+SUMMARY = "list what differs between two images, or write it as a delta"
+
+DIFFERENT, CANNOT_CREATE = 1, 73
+_TYPES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="OLD")
+    parser.add_argument("other", metavar="NEW")
+    parser.add_argument("--delta", metavar="FILE", help="list nothing, write what makes OLD into NEW")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--quick", action="store_true", help="take files of one size and date for equal")
+    parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
+    parser.add_argument("--no-replay", action="store_true", help="take dirty volumes as they stand")
+    parser.add_argument("--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks")
+    add_passphrase_options(parser)
+    parser.add_argument("--json", action="store_true", help="write a JSON list")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.delta is not None:
+        return _delta(args)
+    from dmgfs.lower import View, VolumeLower
+    from dmgfs.treediff import differences
+
+    view = View(owners="image")
+    found = False
+    with _open(args, args.image) as old, _open(args, args.other) as new, JsonList(args.json) as shown:
+        lowers = [VolumeLower(image.volume(args.partition), view) for image in (old, new)]
+        for change in differences(*lowers, quick=args.quick):
+            found = True
+            path = change.path.decode("utf-8", "surrogateescape")
+            kind = _TYPES.get(change.type, "object")
+            if args.json:
+                record: dict[str, Any] = {"change": change.kind, "path": path, "type": kind}
+                shown.add(record | ({"what": list(change.what)} if change.what else {}))
+            else:
+                what = f"  ({', '.join(change.what)})" if change.what else ""
+                print(printable(f"{change.kind:9} {path}{'/' if kind == 'directory' else ''}{what}"))
+    return DIFFERENT if found else 0
+
+
+def _open(args: argparse.Namespace, path: str) -> "Image":
+    from dmgfs.image import open_image
+
+    return open_image(path, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache)
+
+
+def _delta(args: argparse.Namespace) -> int:
+    from dmgfs.packing.delta import make_delta
+
+    try:
+        made = make_delta(args.image, args.other, args.delta, replace=args.force)
+    except FileExistsError as error:
+        print(printable(f"dmgfs: {args.image}: {args.delta}: {error.strerror}"), file=sys.stderr)
+        return CANNOT_CREATE
+    if args.json:
+        print_json({"delta": args.delta, "size": made.size, "copied": made.copied, "new": made.new})
+    else:
+        share = f"{human(made.copied)} are in {args.image} already, {human(made.new)} are new"
+        print(printable(f"{args.delta}: {human(made.size)}: {share}"))
+    return 0
