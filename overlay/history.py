@@ -40,6 +40,13 @@ class History:
         """The tree and its snapshots, which are what lasts."""
         return [self.tree, *(self.frozen[one.moment] for one in self.snapshots.values())]
 
+    def seen_from(self, moment: int) -> "History":
+        """The copy of that moment with the snapshots there are now, for reading only. None may be let go meanwhile."""
+        seen = History(self.frozen[moment])
+        seen.snapshots = dict(self.snapshots)
+        seen.frozen = {one.moment: self.frozen[one.moment] for one in self.snapshots.values()}
+        return seen
+
     def freeze(self) -> int:
         """Keeps what is now; the moment by which it is known."""
         copy = self.tree.copy()

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from overlay import attributes, contents, listing, lookup, names, reset, snapshots
 from overlay.frozen import Reader
+from overlay.history import History
 from overlay.listing import DirHandle
 from overlay.places import Places
 from overlay.reset import Stale
@@ -87,7 +88,9 @@ class Overlay:
     def freeze(self) -> "Frozen":
         """What it is now, readable while this one goes on. ENOSPC. Must be given to `thaw`."""
         moment = self._state.freeze()
-        return Frozen(self._view(moment), moment)
+        view = self._view(moment)
+        view._state.history = self._state.history.seen_from(moment)
+        return Frozen(view, moment)
 
     def _view(self, moment: int) -> "Overlay":
         state = self._state
@@ -130,6 +133,11 @@ class Overlay:
     def tree(self) -> Tree:
         """What is changed, to be read only."""
         return self._state.tree
+
+    @property
+    def history(self) -> History:
+        """That and what it was at snapshots, to be read only."""
+        return self._state.history
 
     def changes(self) -> Survey:
         """What differs from the lower, found without a look at what does not. Only of a frozen or read-only overlay: the

@@ -20,10 +20,9 @@ _ITEMS = 512
 
 
 def save(view: Overlay, store: Store) -> int:
-    """The changes of `view`, which must not change meanwhile, into `store`: see `save_history`. Without snapshots: they are
-    the live overlay's."""
+    """The changes of `view`, which must not change meanwhile, and its snapshots into `store`: see `save_history`."""
     assert view.store is not None
-    return save_history(History(view.tree), view.store, store)
+    return save_history(view.history, view.store, store)
 
 
 def save_history(source: History, pages: Store, store: Store) -> int:

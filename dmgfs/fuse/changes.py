@@ -108,10 +108,11 @@ class Changes:
             return {"sockets": await self._frozen(request, lambda view: write_layer(view, put))}
 
     async def save(self, request: Mapping[str, Any], files: Sequence[int]) -> dict[str, int]:
-        """Into the passed file, which is empty and becomes a shadow file."""
+        """Into the passed file, which is empty and becomes a shadow file; with all snapshots."""
         if not files:
             raise OSError(errno.EINVAL, "no file was passed")
         opened = os.dup(files[0])
+        snapshots = [name.decode("utf-8", "surrogateescape") for name in self._overlay.snapshots()]
 
         def work(view: Overlay) -> int:
             store = FileStore(FileDisk.of(opened, str(request.get("path"))), self._base(), recycle=True)
@@ -120,7 +121,11 @@ class Changes:
             finally:
                 store.close()
 
-        return {"objects": await self._frozen(request, work)}
+        self._read.update(snapshots)
+        try:
+            return {"objects": await self._frozen({}, work)}
+        finally:
+            self._read.subtract(snapshots)
 
     # -- taking changes back -----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from overlay.check import check
 from overlay.file import FileStore
 from overlay.overlay import Overlay
 from overlay.ram import RamStore
+from overlay.store import Sync
 from overlay.vfs import run
 
 BASE = {"image": "x"}
@@ -55,19 +56,25 @@ class Diary:
         self.ends, self.states = [len(self.disk.events)], [state(tree)]
         self.synced = [(len(self.disk.events), 0)]
         commit = tree._state.commit
-        sync = self.disk.sync
+        begin = store.begin_sync
 
         def noted(change: Change) -> None:
             commit(change)
             self.ends.append(len(self.disk.events))
             self.states.append(state(tree))
 
-        def safe() -> None:
-            sync()
-            self.synced.append((len(self.disk.events), len(self.states) - 1))
+        def begun() -> Sync | None:
+            """What had ended when a sync began is safe when it has returned."""
+            sync, reached = begin(), len(self.states) - 1
+
+            def flush() -> None:
+                sync.flush()
+                self.synced.append((len(self.disk.events), reached))
+
+            return None if sync is None else sync._replace(flush=flush)
 
         tree._state.commit = noted
-        self.disk.sync = safe
+        store.begin_sync = begun
         works = iter(())
         work: Callable[[], None] | None = None
         self.punched = 0

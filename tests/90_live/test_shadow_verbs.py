@@ -495,6 +495,8 @@ def test_a_shadow_in_memory_is_saved_live_and_mounted_from_the_file(image, place
         sparse.seek(1 << 29)
         sparse.write(b"middle" * 10_000)
     saved = {name: fact for name, fact in facts(place).items() if name != "sparse"}
+    shadow("snapshot", "create", place, "before")
+    os.unlink(place / "Renamed" / "new")
     shadow("save", place, file)
     (place / "afterwards").write_bytes(b"")
     assert "exists already" in refused("save", place, file)
@@ -503,6 +505,8 @@ def test_a_shadow_in_memory_is_saved_live_and_mounted_from_the_file(image, place
     assert file.stat().st_mode & 0o777 == 0o600
     assert dmgfs("unmount", place).code == 0
     start(image, place, "--shadow", file)
+    assert not (place / "Renamed" / "new").exists()
+    shadow("snapshot", "rollback", place, "before")
     assert {name: fact for name, fact in facts(place).items() if name != "sparse"} == saved
     with open(place / "sparse", "rb") as sparse:
         sparse.seek(1 << 29)
