@@ -26,6 +26,9 @@ SECONDS = 1800
 """For one boot, on a machine that is busy with other things. Alone it takes about 100."""
 
 MASKED = ("e2scrub_reap.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+TOOLS = {"initramfs-tools": ("boot=dmgfs",), "dracut": ()}
+"""What makes the initial RAM disk, and what it wants to be told to boot from an image."""
+
 EXPECTED = {
     "multi-user": "active",
     "failed units": "",
@@ -40,7 +43,7 @@ EXPECTED = {
 
 class Boot(NamedTuple):
     """One machine. image: which of the two. append: for the kernel. shadow: it has the second disk. again: what the boot
-    before it on that disk left must be there. expected: what it says besides."""
+    before it on that disk left must be there. expected: what it says besides. tool: what makes the initial RAM disk."""
 
     name: str
     image: str
@@ -48,6 +51,7 @@ class Boot(NamedTuple):
     shadow: bool = False
     again: bool = False
     expected: tuple[tuple[str, str], ...] = ()
+    tool: str = "initramfs-tools"
 
 
 BOOTS = (
@@ -69,6 +73,9 @@ BOOTS = (
         shadow=True,
         again=True,
         expected=(("boot number", "2"), ("kept from the boot before", "written in boot 1, ")),
+    ),
+    Boot(
+        "udzo-dracut", "udzo", "dmgfs.image=LABEL=LIVE:/live/root.dmg rd.shell=0 rd.emergency=poweroff", tool="dracut"
     ),
 )
 
@@ -106,8 +113,8 @@ class Machine:
 
     def __init__(self, fixtures: Path, images: dict[str, Path], work: Path) -> None:
         self.kernel = fixtures / "vmlinux"
-        self.initrd = work / "initrd"
-        subprocess.run([HERE / "initramfs", fixtures / "kernel", self.initrd], check=True)
+        self._fixtures = fixtures
+        self._work = work
         self.disks = {}
         for name, image in images.items():
             content = work / name
@@ -116,21 +123,30 @@ class Machine:
             size = (image.stat().st_size * 5 // 4 + (16 << 20)) >> 20 << 20
             self.disks[name] = disk(work / f"{name}.disk", "LIVE", size, content)
         self.changes = disk(work / "changes.disk", "CHANGES", 256 << 20, None)
-        print(f"initial RAM disk: {self.initrd.stat().st_size / (1 << 20):.1f} MiB", flush=True)
+
+    def initrd(self, tool: str) -> Path:
+        """Made by that tool, once."""
+        out = self._work / f"initrd.{tool}"
+        if not out.exists():
+            subprocess.run([HERE / "initramfs", self._fixtures / "kernel", out, tool], check=True)
+            print(f"initial RAM disk by {tool}: {out.stat().st_size / (1 << 20):.1f} MiB", flush=True)
+        return out
 
     def boot(self, boot: Boot, before: dict[str, str]) -> dict[str, str]:
         """What it said. before: what the last boot said. Raises Failed."""
         image = self.disks[boot.image]
         sum_before = digest(image)
         log = EVIDENCE / f"{boot.name}.log"
-        append = " ".join(["boot=dmgfs", boot.append, *(f"systemd.mask={unit}" for unit in MASKED)])
+        words = [*TOOLS[boot.tool], boot.append, *(f"systemd.mask={unit}" for unit in MASKED)]
+        append = " ".join(words)
         disks = [f"{image}:ro", *([str(self.changes)] if boot.shadow else [])]
+        initrd = self.initrd(boot.tool)
         started = time.monotonic()
         usage = os.times()
         with log.open("wb") as file:
             file.write(f"kernel command line: {append}\n".encode())
             file.flush()
-            command = [HERE / "vm", self.kernel, self.initrd, str(SECONDS), append, *disks]
+            command = [HERE / "vm", self.kernel, initrd, str(SECONDS), append, *disks]
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         seconds = time.monotonic() - started
         cpu = os.times().children_user - usage.children_user
