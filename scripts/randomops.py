@@ -3,7 +3,7 @@
 
 Per seed: a fresh mount with a shadow in RAM beside a fresh copy of it in an ordinary directory (see tests/exercise); then
 fsx-like runs on a file of the image and on a new file; then the kinds of tests/exercise/varieties.py: a shadow file mounted
-again and again, snapshots, no room, names without case, many processes at once. What fails is shortened to the fewest
+again and again, snapshots, no room, names without case, access lists, many processes. What fails is shortened to the fewest
 operations that still fail (of the plain runs), and printed. Exit 1 if anything failed.
 """
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.kernel
         ("snapshots", 1, 360),
         ("without room", 1, 500),
         ("spellings", 1, 500),
+        ("lists", 1, 500),
         ("crowd", 1, 450),
     ],
 )

@@ -1,6 +1,6 @@
 """Kinds of random runs on a mount beside an ordinary directory, beyond the plain one of `exercise.randomops`: a shadow file
-that is mounted again and again, snapshots, no room, names without case, many processes at once. Each function gets an empty
-folder to work in and says in a line what it did; it raises Different or AssertionError.
+that is mounted again and again, snapshots, no room, names without case, access control lists, many processes at once. Each
+function gets an empty folder to work in and says in a line what it did; it raises Different or AssertionError.
 """
 
 import os
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from exercise import full, together
 from exercise.daemon import clear_away
+from exercise.lists import KINDS as KINDS_OF_LISTS
+from exercise.lists import ListChooser, ListSide
 from exercise.mounted import dmgfs
 from exercise.randomops import Chooser, Pair
 from exercise.spelling import FoldingSide, SpellingChooser
@@ -163,6 +165,33 @@ def spellings(work: Path, seed: int, operations: int) -> str:
     return f"{operations} operations, {chooser.respelled} names in other spellings"
 
 
+def lists(work: Path, seed: int, operations: int) -> str:
+    """Access control lists. No umask: with a default list the kernel applies it where others do not (README)."""
+    os.umask(0)
+    home = Home(WORKLOAD, work / "mnt", "ram:1G", "--acl")
+    model = work / "model"
+    try:
+        home.enter()
+        copied(home, model)
+        pair = Pair(home.place, model)
+        pair.sides = (ListSide(home.place), ListSide(model))
+        chooser = ListChooser(random.Random(seed), model)
+        for number in range(operations):
+            pair.do(chooser.next())
+            if number % 200 == 199:
+                pair.compare()
+        pair.compare()
+        for path in (".", *map(os.fsdecode, paths(os.fsencode(model)))):
+            for kind in KINDS_OF_LISTS:
+                pair.do(("get_list", path, kind))
+        pair.close()
+        home.leave()
+    finally:
+        clear_away(home.place)
+        os.umask(0o022)
+    return f"{operations} operations, {chooser.lists} of them about access control lists"
+
+
 def crowd(work: Path, seed: int, operations: int) -> str:
     """Many processes at once; every second seed with a shadow in a file."""
     home = Home(WORKLOAD, work / "mnt", work / "shadow" if seed % 2 else "ram:1G")
@@ -180,5 +209,6 @@ KINDS: dict[str, Callable[[Path, int, int], str]] = {
     "snapshots": snapshots,
     "without room": without_room,
     "spellings": spellings,
+    "lists": lists,
     "crowd": crowd,
 }
