@@ -5,7 +5,7 @@ Every boot is a kernel of Debian's and an initial RAM disk made by initramfs-too
 own that is read-only for the machine. In the booted system a service proves that it works and powers off (see
 root/boot-proof).
 What the console said is kept in evidence/boot/NAME.log. A boot that says too little, says FAILED, does not power off or
-changes its image's disk ends the run with exit 1.
+changes its image's disk ends the run with exit 1. One boot must fail: in one line, without waiting for a person.
 """
 
 import hashlib
@@ -43,7 +43,8 @@ EXPECTED = {
 
 class Boot(NamedTuple):
     """One machine. image: which of the two. append: for the kernel. shadow: it has the second disk. again: what the boot
-    before it on that disk left must be there. expected: what it says besides. tool: what makes the initial RAM disk."""
+    before it on that disk left must be there. expected: what it says besides. tool: what makes the initial RAM disk.
+    refused: it must not boot, say this and restart."""
 
     name: str
     image: str
@@ -52,6 +53,7 @@ class Boot(NamedTuple):
     again: bool = False
     expected: tuple[tuple[str, str], ...] = ()
     tool: str = "initramfs-tools"
+    refused: str = ""
 
 
 BOOTS = (
@@ -76,6 +78,12 @@ BOOTS = (
     ),
     Boot(
         "udzo-dracut", "udzo", "dmgfs.image=LABEL=LIVE:/live/root.dmg rd.shell=0 rd.emergency=poweroff", tool="dracut"
+    ),
+    Boot(
+        "misspelt",
+        "udzo",
+        "dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadwo=ram",
+        refused="dmgfs: dmgfs.shadwo: there is no such word; is dmgfs.shadow meant?",
     ),
 )
 
@@ -150,6 +158,12 @@ class Machine:
             code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         seconds = time.monotonic() - started
         cpu = os.times().children_user - usage.children_user
+        if boot.refused:
+            console = log.read_text(errors="replace")
+            if boot.refused not in console or "exit code 64" not in console or "Restarting system" not in console:
+                raise Failed("it was not refused, or not in the right words")
+            print(f"{boot.name}: refused and restarted after {seconds:.0f} s", flush=True)
+            return before
         proof = said(log)
         wrong = [f"{key}: {proof.get(key)!r}" for key, value in (*EXPECTED.items(), *boot.expected)
                  if not proof.get(key, "absent").startswith(value) or (not value and proof.get(key))]  # fmt: skip
