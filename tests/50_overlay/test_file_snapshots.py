@@ -54,7 +54,7 @@ def reopen(data: bytes, lower: LowerTree) -> tuple[Overlay, FileStore]:
 
 
 def one_thing(tree: Overlay, source: random.Random) -> None:
-    """With snapshots among the things that happen."""
+    """With snapshots and resets among the things that happen."""
     name = b"snapshot %d" % source.randrange(4)
     try:
         match source.randrange(12):
@@ -66,6 +66,8 @@ def one_thing(tree: Overlay, source: random.Random) -> None:
                 tree.delete_snapshot(name)
             case 4:
                 tree.reset()
+            case 5:
+                run(tree.restore(source.choice([b"dir", b"dir/b", b"dir/b/c/link", b"file", b"empty", b"dir/c"])))
             case _:
                 move_around(tree, source, 1)
     except OSError:
