@@ -99,6 +99,15 @@ class Slots:
         self.free -= stop - first
         return Extent(first, stop - first)
 
+    def long_extents(self, length: int) -> list[Extent]:
+        """Those at least as long as `length`, a power of two, in any order, without a look at the shorter ones."""
+        return [
+            Extent(slot, self._lengths[slot])
+            for number, file in self._files.items()
+            if number >= length.bit_length()
+            for slot in file
+        ]
+
     def extents(self) -> list[Extent]:
         """All free extents, by slot: for checks and for giving memory back."""
         return [Extent(slot, self._lengths[slot]) for slot in sorted(self._lengths)]

@@ -28,7 +28,7 @@ _PIECE = 16384
 """Slots that are given back at once: 64 MiB."""
 
 _PIECE_MIN = 16
-"""A shorter free extent is left as it is: it will be used again soon."""
+"""A power of two. A shorter free extent is left as it is: it will be used again soon."""
 
 _GROW_MIN = 256
 _GROW_MAX = 16384
@@ -169,17 +169,14 @@ class Space:
     # -- giving back to the medium -----------------------------------------------------------------------------------
 
     def litter(self) -> int:
-        """Bytes of the medium that free slots hold for nothing, as far as is known, waiting ones included. Takes a look at
-        all free extents."""
-        worn = sum(
-            self._worn.count(1, slot, slot + length) for slot, length in self._slots.extents() if length >= _PIECE_MIN
-        )
-        return (worn + self.waiting) * PAGE
+        """Bytes of the medium that free slots hold for nothing, as far as is known, waiting ones included."""
+        long = self._slots.long_extents(_PIECE_MIN)
+        return (sum(self._worn.count(1, slot, slot + length) for slot, length in long) + self.waiting) * PAGE
 
     def reclaim(self, first: int, *, everything: bool) -> Iterator[Callable[[], None]]:
         """Gives free slots from slot `first` on back: yields calls that do it, for any thread; the next one may be asked
         for when one has returned. everything: also what seems to be a hole already."""
-        for end in [slot + length for slot, length in self._slots.extents() if length >= _PIECE_MIN]:
+        for end in sorted(map(sum, self._slots.long_extents(_PIECE_MIN))):
             stop = end
             while (piece := self._slots.take_before(end, stop, _PIECE)) is not None:
                 stop = piece.slot

@@ -86,6 +86,17 @@ class PageMapMachine(RuleBasedStateMachine):
         assert self.map.stored == sum(map(is_stored, stored.values()))
         assert self.map.blocks == len({key >> 6 for key in stored})
 
+    @rule(page=PAGES, length=st.integers(1, 100), kind=st.sampled_from([HOLE, ZERO, None]))
+    def unlike_an_older_one(self, page: int, length: int, kind: int | None) -> None:
+        copy, before = self.map.copy(), dict(self.model)
+        self.put(page, length, kind)
+        differs = {key for key in before.keys() | self.model.keys() if before.get(key, 0) != self.model.get(key, 0)}
+        seen: dict[int, int] = {}
+        for run in self.map.unlike(copy):
+            for index in range(run.length):
+                seen[run.page + index] = run.slot + index * int(is_stored(run.slot))
+        assert seen == {key: self.model.get(key, HOLE) for key in differs}
+
     @rule(page=PAGES)
     def stored_from(self, page: int) -> None:
         there = [key for key, slot in self.model.items() if key >= page and is_stored(slot)]
@@ -124,6 +135,26 @@ class SlotsMachine(RuleBasedStateMachine):
             assert set(range(slot, slot + size)) <= self.free
             self.free -= set(range(slot, slot + size))
             self.taken.append((slot, size))
+
+    @rule(back=st.integers(0, 40), length=st.integers(1, 60), data=st.data())
+    def take_before(self, back: int, length: int, data: st.DataObject) -> None:
+        ends = [sum(extent) for extent in self.slots.extents()]
+        end = data.draw(st.sampled_from([*ends, 1]))
+        extent = self.slots.take_before(end, end - back, length)
+        wanted = set[int]()
+        for slot in range(end - back - 1, end - back - 1 - length, -1):
+            if not set(range(slot, end)) <= self.free:
+                break
+            wanted.add(slot)
+        assert set(range(extent.slot, sum(extent)) if extent is not None else ()) == wanted
+        self.free -= wanted
+        if extent is not None:
+            self.taken.append(extent)
+
+    @rule(bits=st.integers(0, 6))
+    def long_ones(self, bits: int) -> None:
+        long = [extent for extent in self.slots.extents() if extent.length >= 1 << bits]
+        assert sorted(self.slots.long_extents(1 << bits)) == long
 
     @precondition(lambda self: self.taken)
     @rule(data=st.data())
