@@ -114,7 +114,7 @@ def _commit(args: argparse.Namespace, opened: Opened) -> int:
     volume = image.volume_on(partition)
     if not isinstance(volume, HfsPlusVolume):
         raise Unsupported(f"a new image of an {volume.info.kind} volume", "extract it, then create")
-    scheme = _scheme(image.map, partition)
+    scheme = _scheme(args, image.map, partition)
     base = Base(volume)
     inventory = Inventory(case_sensitive=base.case_sensitive)
     try:
@@ -131,17 +131,16 @@ def _commit(args: argparse.Namespace, opened: Opened) -> int:
     return 0
 
 
-def _scheme(found: "PartitionMap", partition: "Partition") -> str:
-    """The map that the new disk gets. Raises Unsupported where other volumes would be lost."""
+def _scheme(args: argparse.Namespace, found: "PartitionMap", partition: "Partition") -> str:
+    """The map that the new disk gets, which has this volume only. Raises Unsupported where others would be lost."""
     from dmgfs.errors import Unsupported
     from dmgfs.partitions.partition import SECOND_CHOICE
 
-    others = [
-        one
-        for one in found.partitions
-        if one.index != partition.index and one.may_hold_volume and not one.type.startswith(SECOND_CHOICE)
-    ]
-    if others:
+    others = [one for one in found.partitions if one.index != partition.index and one.may_hold_volume]
+    for one in others:
+        what = f"left out: partition {one.index} {one.type} {one.name}, {human(one.length)}"
+        print(printable(f"dmgfs: {args.where}: {what}"), file=sys.stderr)
+    if any(not one.type.startswith(SECOND_CHOICE) for one in others):
         raise Unsupported("a new image of a disk with several volumes", "make one of each with convert --partition")
     return {"GPT": "gpt", "APM": "apm", "MBR": "gpt", "none": "none"}[found.scheme]
 

@@ -102,6 +102,10 @@ class Base:
         self._resolve_links(inventory)
         if self.volume.named is not None:
             self._attributes(inventory, self.volume.named)
+        elif self.header.attributesFile.totalBlocks:
+            raise CorruptImage(
+                "HFS+ attributes", "tree", "it cannot be read, and a new volume would have none of them"
+            )
         inventory.next_number = self.header.nextCatalogID
         (highest,) = inventory.one("SELECT max(cnid) FROM object")
         inventory.reserve(highest)
