@@ -271,7 +271,10 @@ class Overlay:
             return
         with closing(store.reclaim(everything)) as works:
             for work in works:
-                yield Ask(work, (), slow=True)
+                try:
+                    yield Ask(work, (), slow=True)
+                except Exception as error:
+                    works.throw(error)
 
     # -- making and removing names -------------------------------------------------------------------------------------
 

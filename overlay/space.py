@@ -180,11 +180,15 @@ class Space:
             stop = end
             while (piece := self._slots.take_before(end, stop, _PIECE)) is not None:
                 stop = piece.slot
+                start = max(piece.slot, first)
+                length = piece.slot + piece.length - start
                 try:
-                    start = max(piece.slot, first)
-                    length = piece.slot + piece.length - start
                     if length > 0 and (everything or self._worn.find(1, start, start + length) >= 0):
                         yield partial(self._disk.punch, start * PAGE, length * PAGE)
                         self._worn[start : start + length] = bytes(length)
-                finally:
+                except GeneratorExit:
+                    raise  # given up, perhaps while a worker is still at it: nobody may have these slots any more
+                except BaseException:
                     self._slots.give(*piece)
+                    raise
+                self._slots.give(*piece)

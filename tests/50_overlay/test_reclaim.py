@@ -185,6 +185,29 @@ def test_nobody_takes_what_is_about_to_be_thrown_away() -> None:
     assert store.verify() == []
 
 
+def test_what_is_given_up_in_the_middle_may_still_happen() -> None:
+    """The mount ends while a worker is at it: what is written meanwhile goes elsewhere."""
+    disk = FaultDisk()
+    store = FileStore(disk, BASE)
+    tree = Overlay(LowerTree(), store)
+    make(tree, b"old", 1000)
+    make(tree, b"last", 1)
+    remove(tree, b"old")
+    run(tree.fsync())
+    steps = tree.reclaim(everything=True)
+    ask = next(steps)
+    while "punch" not in repr(ask.function):
+        ask.function(*ask.arguments)
+        ask = steps.send(None)
+    steps.close()
+    make(tree, b"new", 1000)
+    ask.function(*ask.arguments)
+    was = state(tree)
+    assert store.verify() == []
+    tree.close()
+    assert state(Overlay(LowerTree(), FileStore(FaultDisk(bytes(disk.data)), BASE))) == was
+
+
 def test_a_file_system_that_cannot_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "shadow"
     tree = Overlay(LowerTree(), FileStore.open_file(path, BASE))
