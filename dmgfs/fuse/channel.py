@@ -106,7 +106,9 @@ class Channel:
                 return False
             self.end()
             return True
-        _, opcode, unique, inode, _, _, self._direct.caller, _, _ = wire.IN_HEADER.unpack_from(self._buffer)
+        direct = self._direct
+        header = wire.IN_HEADER.unpack_from(self._buffer)
+        _, opcode, unique, inode, direct.uid, direct.gid, direct.caller, _, _ = header
         known = self._methods.get(opcode)
         if known is not None:
             request, method = known

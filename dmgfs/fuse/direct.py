@@ -1,5 +1,5 @@
-"""The requests that come most, answered without a detour through libfuse and pyfuse3: looking up, listing and reading.
-Everything else is theirs, see `channel`.
+"""The requests that come most, answered without a detour through libfuse and pyfuse3: looking up, listing, reading and
+writing, and what `directchanges` has. Everything else is theirs, see `channel`.
 
 It is here for what pyfuse3 has no words for, and for speed: the kernel may keep listings and targets of links, and in a
 mount in which nothing can change it opens files and directories without asking at all (both ENOSYS, said on purpose).
@@ -21,6 +21,7 @@ import pyfuse3
 
 from dmgfs.forks import FILE, FIRST, FORK, NAMED_FORK, RESOURCE, has_fork, number, split
 from dmgfs.fuse import wire
+from dmgfs.fuse.directchanges import DirectChanges
 from overlay.overlay import Overlay
 from overlay.vfs import Ask, Attr, Buffer, Content, Steps
 
@@ -45,8 +46,8 @@ class Unwanted(Exception):
 
 
 class Direct:
-    """For the requests of one mount. unasked: whether the kernel offered to open without asking, caller: the thread that
-    asks now (set by the channel)."""
+    """For the requests of one mount. unasked: whether the kernel offered to open without asking; caller, uid, gid: the
+    thread that asks now (all set by the channel)."""
 
     def __init__(
         self, lower: "VolumeLower", overlay: Overlay, operations: "DmgOperations", ahead: "ReadAhead"
@@ -58,7 +59,7 @@ class Direct:
         self._ahead = ahead
         self._root = overlay.root
         self.unasked = False
-        self.caller = 0
+        self.caller = self.uid = self.gid = 0
         self.methods: dict[int, tuple[str, Method]] = {
             wire.LOOKUP: ("lookup", self._lookup),
             wire.GETATTR: ("getattr", self._getattr),
@@ -72,6 +73,7 @@ class Direct:
             wire.READDIR: ("readdir", self._readdir),
             wire.READDIRPLUS: ("readdir", self._readdirplus),
             wire.RELEASEDIR: ("releasedir", self._releasedir),
+            **DirectChanges(self, overlay, operations.handles).methods,
         }
 
     @property
@@ -81,9 +83,10 @@ class Direct:
 
     def forget(self, inode: int, count: int) -> None:
         if inode < FIRST:
-            self._overlay.forget(self._ino(inode), count)
+            self._overlay.forget(self.ino(inode), count)
 
-    def _ino(self, inode: int) -> int:
+    def ino(self, inode: int) -> int:
+        """The overlay's number for the kernel's."""
         return self._root if inode == pyfuse3.ROOT_INODE else inode
 
     def _inode(self, ino: int) -> int:
@@ -95,7 +98,7 @@ class Direct:
         name = bytes(body[:-1])
         if inode >= FIRST or name in _DOTS or name == NAMED_FORK:
             return None
-        return self._find(self._ino(inode), name, self.caller)
+        return self._find(self.ino(inode), name, self.caller)
 
     def _find(self, parent: int, name: bytes, thread: int) -> Steps[Answer]:
         try:
@@ -113,16 +116,18 @@ class Direct:
             except BaseException:
                 self._overlay.forget(entry.ino)
                 raise
-        return wire.entry_out(self._inode(entry.ino), attr, self._seconds(name, attr, entry.name))
+        return self.entry(name, attr, entry.name)
 
-    def _seconds(self, name: bytes, attr: Attr, listed: bytes) -> int:
-        return wire.FOREVER if self._operations.is_lasting(name, attr, listed) else 0
+    def entry(self, name: bytes, attr: Attr, listed: bytes | None = None) -> bytes:
+        """The answer that `name` leads to `attr`. listed: as readdir shows it, if that may differ."""
+        seconds = wire.FOREVER if self._operations.is_lasting(name, attr, listed) else 0
+        return wire.entry_out(self._inode(attr.ino), attr, seconds)
 
     def _getattr(self, inode: int, body: memoryview) -> Steps[Answer] | None:
         return None if inode >= FIRST else self._attributes(inode)
 
     def _attributes(self, inode: int) -> Steps[Answer]:
-        return wire.attr_out(inode, (yield from self._overlay.getattr(self._ino(inode))))
+        return wire.attr_out(inode, (yield from self._overlay.getattr(self.ino(inode))))
 
     def _readlink(self, inode: int, body: memoryview) -> Steps[Answer] | None:
         return None if inode >= FIRST else self._overlay.readlink(inode)
@@ -130,7 +135,7 @@ class Direct:
     # -- directories -----------------------------------------------------------------------------------------------------
 
     def _opendir(self, inode: int, body: memoryview) -> Steps[Answer] | None:
-        return None if inode >= FIRST and not self.unasked else self._open_directory(self._ino(inode))
+        return None if inode >= FIRST and not self.unasked else self._open_directory(self.ino(inode))
 
     def _open_directory(self, ino: int) -> Steps[Answer]:
         if self.unasked:
@@ -153,7 +158,7 @@ class Direct:
     def _listed(self, inode: int, body: memoryview, *, plus: bool) -> Steps[Answer] | None:
         handle, offset, size, _ = wire.READ_IN.unpack_from(body)
         if inode < FIRST:
-            return self._list(self._ino(inode), handle, offset, size, plus=plus)
+            return self._list(self.ino(inode), handle, offset, size, plus=plus)
         return None if handle else self._list_forks(inode, offset, size, plus=plus)
 
     def _listing(self, ino: int) -> Steps[int]:
@@ -200,7 +205,7 @@ class Direct:
     def _open(self, inode: int, body: memoryview) -> Steps[Answer] | None:
         if inode >= FIRST and not self.unasked:
             return None
-        return self._open_file(self._ino(inode), wire.OPEN_IN.unpack_from(body)[0])
+        return self._open_file(self.ino(inode), wire.OPEN_IN.unpack_from(body)[0])
 
     def _open_file(self, ino: int, flags: int) -> Steps[Answer]:
         if self.unasked:
@@ -218,7 +223,7 @@ class Direct:
         handle, offset, size, _ = wire.READ_IN.unpack_from(body)
         if inode >= FIRST:
             return None if handle else self._fork_bytes(inode, offset, size)
-        return self._bytes(self._ino(inode), handle, offset, size)
+        return self._bytes(self.ino(inode), handle, offset, size)
 
     def _bytes(self, ino: int, handle: int, offset: int, size: int) -> Steps[Answer]:
         if self._overlay.is_changed(ino):
@@ -239,7 +244,7 @@ class Direct:
         name = bytes(body[wire.COUNT.size : -1])
         if inode >= FIRST or not name.startswith(_KERNELS_OWN):
             return None
-        return self._attribute(self._ino(inode), name, wire.COUNT.unpack_from(body)[0])
+        return self._attribute(self.ino(inode), name, wire.COUNT.unpack_from(body)[0])
 
     def _attribute(self, ino: int, name: bytes, room: int) -> Steps[Answer]:
         value = yield from self._overlay.getxattr(ino, name)
@@ -254,7 +259,7 @@ class Direct:
         if inode >= FIRST:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         data = bytes(body[wire.WRITE_IN_SIZE : wire.WRITE_IN_SIZE + size])
-        return self._take(self._ino(inode), offset, data)
+        return self._take(self.ino(inode), offset, data)
 
     def _take(self, ino: int, offset: int, data: bytes) -> Steps[Answer]:
         return wire.COUNT.pack((yield from self._overlay.write(ino, offset, data)), 0)

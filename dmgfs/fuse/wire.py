@@ -13,7 +13,11 @@ from overlay.vfs import Attr
 LOOKUP: Final = 1
 FORGET: Final = 2
 GETATTR: Final = 3
+SETATTR: Final = 4
 READLINK: Final = 5
+MKDIR: Final = 9
+UNLINK: Final = 10
+RMDIR: Final = 11
 OPEN: Final = 14
 READ: Final = 15
 WRITE: Final = 16
@@ -24,6 +28,7 @@ INIT: Final = 26
 OPENDIR: Final = 27
 READDIR: Final = 28
 RELEASEDIR: Final = 29
+CREATE: Final = 35
 INTERRUPT: Final = 36
 DESTROY: Final = 38
 BATCH_FORGET: Final = 42
@@ -63,6 +68,26 @@ COUNT: Final = struct.Struct("=II")
 
 OPEN_IN: Final = struct.Struct("=II")
 """flags, open_flags."""
+
+CREATE_IN: Final = struct.Struct("=IIII")
+"""flags, mode, umask, open_flags; the name follows."""
+
+MKDIR_IN: Final = struct.Struct("=II")
+"""mode, umask; the name follows."""
+
+SETATTR_IN: Final = struct.Struct("=IIQQQqqqIIIIIIII")
+"""valid, padding, fh, size, lock_owner, seconds of atime, mtime, ctime, nanoseconds of them, mode, unused, uid, gid,
+unused."""
+
+SET_MODE: Final = 1 << 0
+SET_UID: Final = 1 << 1
+SET_GID: Final = 1 << 2
+SET_SIZE: Final = 1 << 3
+SET_ATIME: Final = 1 << 4
+SET_MTIME: Final = 1 << 5
+SET_ATIME_NOW: Final = 1 << 7
+SET_MTIME_NOW: Final = 1 << 8
+"""Bits of `valid`. The two for "now" come with the others and a time that the kernel has read."""
 
 OPEN_OUT: Final = struct.Struct("=QII")
 """fh, open_flags, padding."""
