@@ -133,12 +133,12 @@ class CountingCache(ChunkCache[memoryview]):
         super().__init__(budget)
         self.loads: list[object] = []
 
-    def get(self, key, load):  # type: ignore[no-untyped-def]
+    def get(self, key, load, *, quick=False):  # type: ignore[no-untyped-def]
         def counted() -> memoryview:
             self.loads.append(key)
             return load()
 
-        return super().get(key, counted)
+        return super().get(key, counted, quick=quick)
 
 
 def test_a_chunk_is_decoded_once_and_its_bytes_are_not_copied() -> None:
