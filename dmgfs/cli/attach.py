@@ -6,6 +6,7 @@ Rules that hold here:
 """
 
 import argparse
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "show the disk in an image and its partitions as files"
 
-USAGE, DATA_ERROR, OS_ERROR, NO_PERMISSION = 64, 65, 71, 77
+USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
 
 CACHE_BYTES = 32 << 20
 RAM = "ram://"
@@ -120,13 +121,16 @@ def run(args: argparse.Namespace) -> int:
         return _say(f"{path}: {error}", OS_ERROR)
     except ShadowError as error:
         return _say(f"{shadow.path}: {error}", code_of(error))
-    except BaseExceptionGroup as group:
-        cause: BaseException = group
-        while isinstance(cause, BaseExceptionGroup):
+    except (DmgError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):  # from trio; its own text says nothing
             cause = cause.exceptions[0]
         if isinstance(cause, (DmgError, OSError, MemoryError)):
             raise cause from None
-        raise
+        logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
+        return _say(f"{args.image}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
     return 0
 
 

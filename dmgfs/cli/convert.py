@@ -7,19 +7,22 @@ Exit codes besides the usual: 73 where the output exists or is the input.
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from dmgfs.cli import code_of
 from dmgfs.cli.report import Progress, add_progress_option, human, print_json, printable
 from dmgfs.cli.stopping import stopped_by_signals
 from dmgfs.cli.target import add_image_options, open_target
 from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
+    from dmgfs.blockshadow import BlockShadow
     from dmgfs.image import Image
 
 SUMMARY = "write the disk of an image in another format"
 
-USAGE, DATA_ERROR, CANNOT_CREATE = 64, 65, 73
+USAGE, CANNOT_CREATE = 64, 73
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("raw", "udro", "udzo", "udbz", "ulfo", "ulmo", "udco", "sparseimage")
@@ -56,16 +59,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dmgfs.packing import pack
 
-    with stopped_by_signals(), open_target(args) as image:
+    with stopped_by_signals(), open_target(args) as image, ExitStack() as opened:
         if _is_input(args.output, image):
             return _refuse(
                 args.image, f"{args.output} is the image itself, or in it; name another file", CANNOT_CREATE
             )
         if args.shadow is not None:
             try:
-                _look_through(args.shadow, image)
+                opened.callback(_look_through(args.shadow, image).close)
             except ShadowError as error:
-                return _refuse(args.shadow, str(error), DATA_ERROR)
+                return _refuse(args.shadow, str(error), code_of(error))
         disk = image.disk if args.partition is None else image.part(args.partition)
         layout = image.map if args.partition is None else None
         progress = Progress(args.progress, "convert", disk.size)
@@ -95,16 +98,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _look_through(shadow: str, image: "Image") -> None:
-    """The image's disk and map are those that the shadow of blocks makes of them. Raises ShadowError, OSError."""
+def _look_through(shadow: str, image: "Image") -> "BlockShadow":
+    """The image's disk and map are those that the shadow of blocks makes of them; it is to be closed. Raises ShadowError,
+    OSError."""
     from dmgfs.blockshadow import BlockShadow
     from dmgfs.identity import disk_identity
     from dmgfs.partitions import read_map
     from overlay.file import FileStore
 
     store = FileStore.open_file(shadow, disk_identity(image), read_only=True)
-    image.disk = BlockShadow(image.disk, store)
-    image.map = read_map(image.disk)
+    image.disk = seen = BlockShadow(image.disk, store)
+    image.map = read_map(seen)
+    return seen
 
 
 def _report(args: argparse.Namespace, disk_size: int, size: int, runs: dict[str, int]) -> None:

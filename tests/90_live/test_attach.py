@@ -14,29 +14,37 @@ import pytest
 from builders.partitions import Part, apm_disk
 from builders.processes import errno_of
 from exercise.daemon import becomes
+from exercise.here import here
 from exercise.mounted import dmgfs, is_mounted
 
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture
-def disk(tmp_path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
     """Two partitions of random bytes behind an Apple map, 1 MiB, compressed; and the bytes beside it."""
+    folder = tmp_path_factory.mktemp("made")
     source = random.Random(7)
     raw = apm_disk(
         [Part("Apple_partition_map", 1, 63), Part("Apple_HFS", 64, 800), Part("Apple_HFS", 864, 1000)], 1 << 20
     )
     raw[64 * 512 : 1864 * 512] = source.randbytes(900 * 512) + bytes(900 * 512)
-    (tmp_path / "raw").write_bytes(raw)
-    assert dmgfs("convert", tmp_path / "raw", tmp_path / "disk.dmg", "--to", "udzo").code == 0
-    before = hashlib.sha256((tmp_path / "disk.dmg").read_bytes()).digest()
-    yield tmp_path / "disk.dmg"
-    assert hashlib.sha256((tmp_path / "disk.dmg").read_bytes()).digest() == before, "the image was changed"
+    (folder / "raw").write_bytes(raw)
+    assert here("convert", folder / "raw", folder / "disk.dmg", "--to", "udzo").code == 0
+    return folder
 
 
 @pytest.fixture
-def raw(disk) -> bytearray:
-    return bytearray((disk.parent / "raw").read_bytes())
+def disk(made) -> Iterator[Path]:
+    """The compressed one. It must be the same afterwards."""
+    before = hashlib.sha256((made / "disk.dmg").read_bytes()).digest()
+    yield made / "disk.dmg"
+    assert hashlib.sha256((made / "disk.dmg").read_bytes()).digest() == before, "the image was changed"
+
+
+@pytest.fixture
+def raw(made) -> bytearray:
+    return bytearray((made / "raw").read_bytes())
 
 
 def attach(image: str | Path, place: Path, *options: str | Path) -> None:
@@ -45,7 +53,7 @@ def attach(image: str | Path, place: Path, *options: str | Path) -> None:
 
 
 def detach(place: Path) -> None:
-    ended = dmgfs("detach", place)
+    ended = here("detach", place)
     assert (ended.code, ended.err) == (0, "")
     assert not is_mounted(place)
 
@@ -92,10 +100,10 @@ def test_a_shadow_file_stays_and_belongs_to_its_disk(disk, raw, place, tmp_path)
     attach(disk, place, "--shadow", shadow)
     raw[64 * 512 + 700 : 64 * 512 + 704] = b"kept"
     assert (place / "disk").read_bytes() == raw
-    assert dmgfs("convert", disk, tmp_path / "busy", "--shadow", shadow).code == 65
+    assert here("convert", disk, tmp_path / "busy", "--shadow", shadow).code == 75
     detach(place)
-    assert dmgfs("convert", disk, tmp_path / "new.dmg", "--to", "ulfo", "--shadow", shadow).code == 0
-    assert dmgfs("convert", tmp_path / "new.dmg", tmp_path / "new").code == 0
+    assert here("convert", disk, tmp_path / "new.dmg", "--to", "ulfo", "--shadow", shadow).code == 0
+    assert here("convert", tmp_path / "new.dmg", tmp_path / "new").code == 0
     assert (tmp_path / "new").read_bytes() == raw
     other = tmp_path / "other"
     other.write_bytes(bytes(1 << 20))
@@ -112,11 +120,11 @@ def test_a_shadow_file_stays_and_belongs_to_its_disk(disk, raw, place, tmp_path)
 def test_a_shadow_that_comes_later(disk, place, tmp_path):
     attach(disk, place, "--late-shadow")
     assert errno_of(lambda: (place / "disk").open("r+b")) == errno.EROFS
-    assert dmgfs("shadow", "attach", place, tmp_path / "late").code == 0
+    assert here("shadow", "attach", place, tmp_path / "late").code == 0
     with (place / "disk").open("r+b") as whole:
         whole.write(b"late")
     assert (place / "disk").read_bytes()[:4] == b"late"
-    assert dmgfs("shadow", "attach", place, tmp_path / "later").code == 74
+    assert here("shadow", "attach", place, tmp_path / "later").code == 74
     detach(place)
 
 
@@ -136,7 +144,7 @@ def test_a_file_system_in_a_loop_device(place, tmp_path):
         subprocess.run(["mount", loop, inner], check=True)
         assert (inner / "file").read_bytes() == random.Random(3).randbytes(3_000_000)
         subprocess.run(["umount", inner], check=True)
-        ended = dmgfs("detach", place)
+        ended = here("detach", place)
         assert ended.code == 75
         assert loop in ended.err
     finally:
@@ -149,7 +157,7 @@ def test_a_file_system_in_a_loop_device(place, tmp_path):
 
 @pytest.mark.parametrize("wrong", ["ram://", "ram://1M", "ram://0"])
 def test_wrong_sizes_are_refused(wrong, place):
-    assert dmgfs("attach", wrong, place).code == 64
+    assert here("attach", wrong, place).code == 64
 
 
 @pytest.mark.skipif(not (shutil.which("nbdkit") and shutil.which("qemu-io")), reason="needs nbdkit and qemu-io")

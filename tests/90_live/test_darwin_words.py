@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from exercise.mounted import DMGFS, Ended, dmgfs, is_mounted
+from exercise.here import Said, here
+from exercise.mounted import DMGFS, dmgfs, is_mounted
 
 pytestmark = pytest.mark.kernel
 
@@ -67,7 +68,7 @@ def devices(tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.fixture
 def shims(tmp_path) -> Path:
-    assert dmgfs("shims", tmp_path / "shims").code == 0
+    assert here("shims", tmp_path / "shims").code == 0
     return tmp_path / "shims"
 
 
@@ -106,13 +107,13 @@ def test_ram_disk_of_rc_cdrom_runs_as_it_is_printed(shims, covered, devices):
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o1775, 123, 7)
     (covered / "on top").touch()
     assert sorted(os.listdir(covered)) == ["below", "on top"]
-    [known] = json.loads(dmgfs("hdik", "-list").out)
+    [known] = json.loads(here("hdik", "-list").out)
     assert (known["image"], known["drivekeys"]) == ("ram://1024", {"system-image": "yes"})
     assert known["mounted"] == [str(covered)]
-    busy = dmgfs("hdik", "-e", f"{devices}/disk1")
+    busy = here("hdik", "-e", f"{devices}/disk1")
     assert (busy.code, busy.err) == (74, f"dmgfs: disk1: it is mounted on {covered}\n")
-    assert dmgfs("unmount", covered).code == 0
-    assert dmgfs("hdik", "-e", f"{devices}/disk1").code == 0
+    assert here("unmount", covered).code == 0
+    assert here("hdik", "-e", f"{devices}/disk1").code == 0
     assert os.listdir(devices) == [".lock"]
 
 
@@ -123,31 +124,31 @@ def test_ram_disk_goes_on_when_there_is_no_memory_for_it(shims, covered):
 
 
 def test_hdik_prints_one_word_or_nothing(devices, tmp_path):
-    said = dmgfs("hdik", "ram://1024", "-nomount")
+    said = here("hdik", "ram://1024", "-nomount")
     assert (said.code, said.out, said.err) == (0, f"{devices}/disk1\n", "")
     assert (devices / "disk1").stat().st_size == 1024 * 512
-    said = dmgfs("hdik", SAMPLE, "-shadow", tmp_path / "shadow")
+    said = here("hdik", SAMPLE, "-shadow", tmp_path / "shadow")
     assert (said.code, said.out, said.err) == (0, f"{devices}/disk2\n", "")
     assert (devices / "disk2s1").stat().st_size == 2097152
     with (devices / "disk2").open("r+b") as disk:
         disk.write(b"written")
     for wrong in (["ram://1M"], ["ram://0"], [tmp_path / "missing"], [], ["-e", "disk9"], ["-e", "/etc/passwd"]):
-        said = dmgfs("hdik", *wrong)
+        said = here("hdik", *wrong)
         assert said.code != 0, wrong
         assert said.out == "", wrong
         assert said.err.startswith("dmgfs: "), wrong
     assert sorted(path.name for path in devices.glob("*.json")) == ["disk1.json", "disk2.json"]
-    assert dmgfs("hdik", "-e", "/dev/disk2").code == 0
-    assert dmgfs("hdik", "-e", "disk1").code == 0
+    assert here("hdik", "-e", "/dev/disk2").code == 0
+    assert here("hdik", "-e", "disk1").code == 0
 
 
 def test_devices_that_are_gone_are_forgotten(devices):
-    assert dmgfs("hdik", "ram://1024").code == 0
+    assert here("hdik", "ram://1024").code == 0
     subprocess.run(["umount", devices / "disk1.d"], check=True)  # as when the machine is started anew
-    assert dmgfs("hdik", "-list").out.split() == ["[]"]
+    assert here("hdik", "-list").out.split() == ["[]"]
     assert os.listdir(devices) == [".lock"]
     os.chown(devices, 12345, 0)
-    assert dmgfs("hdik", "ram://1024").code == 77
+    assert here("hdik", "ram://1024").code == 77
 
 
 def test_volume_options_of_newfs_hfs_are_those_of_the_disk(shims, covered, devices):
@@ -198,7 +199,7 @@ def test_vndevice_refuses_what_darwins_does(tmp_path, devices):
     shutil.copy(SAMPLE, image)
     shadow.touch()
     for words, wanted in ERRORS:
-        said = dmgfs("vndevice", *(word.format(image=image, shadow=shadow) for word in words))
+        said = here("vndevice", *(word.format(image=image, shadow=shadow) for word in words))
         assert (said.code == 0) == (not wanted), words
         assert said.err.rstrip("\n").endswith(wanted.format(shadow=shadow)), (words, said.err)
         assert said.out == ""
@@ -206,13 +207,13 @@ def test_vndevice_refuses_what_darwins_does(tmp_path, devices):
             with (devices / "vn0").open("r+b") as disk:
                 disk.write(b"changed")
                 disk.flush()
-                busy = dmgfs("vndevice", "detach", "vn0")
+                busy = here("vndevice", "detach", "vn0")
                 assert (busy.code, "it is in use: " in busy.err) == (74, True)
     assert image.read_bytes() == SAMPLE.read_bytes()
-    assert dmgfs("vndevice", "attach", "vn0", image).code == 0
-    assert dmgfs("vndevice", "shadow", "vn0", shadow).code == 0
+    assert here("vndevice", "attach", "vn0", image).code == 0
+    assert here("vndevice", "shadow", "vn0", shadow).code == 0
     assert (devices / "vn0").read_bytes()[:7] != b"changed"  # a vn's shadow begins empty
-    assert dmgfs("vndevice", "detach", "vn0").code == 0
+    assert here("vndevice", "detach", "vn0").code == 0
 
 
 def test_the_pages_shadow_script_runs_as_it_is_printed(shims, tmp_path):
@@ -258,8 +259,8 @@ exec chroot root bash -c "$INSIDE"
 # -- nbdst ----------------------------------------------------------------------------------------------------------------
 
 
-def nbdst(*words: str | Path) -> Ended:
-    return dmgfs("nbdst", *words)
+def nbdst(*words: str | Path) -> Said:
+    return here("nbdst", *words)
 
 
 def test_nbdst_makes_a_live_mount_writable_and_finds_it_again(place, tmp_path):
@@ -268,25 +269,25 @@ def test_nbdst_makes_a_live_mount_writable_and_finds_it_again(place, tmp_path):
     assert nbdst(place, shadow).code == 0
     (place / "new").write_text("kept\n")
     assert nbdst(place, shadow).code != 0  # has one
-    assert dmgfs("unmount", place).code == 0
+    assert here("unmount", place).code == 0
     assert dmgfs("mount", SAMPLE, place).code == 0
     assert nbdst(place, shadow).code == 0
     assert (place / "new").read_text() == "kept\n"
-    assert dmgfs("unmount", place).code == 0
+    assert here("unmount", place).code == 0
     assert dmgfs("mount", SAMPLE, place).code == 0
     assert nbdst("-recycle", place, shadow).code == 0
     assert not (place / "new").exists()
-    assert dmgfs("unmount", place).code == 0
+    assert here("unmount", place).code == 0
 
 
 def test_nbdst_refuses_another_base_and_preallocates_now(place, tmp_path, devices):
     shadow = tmp_path / "shadow"
-    word = dmgfs("hdik", SAMPLE).out.strip()
+    word = here("hdik", SAMPLE).out.strip()
     assert nbdst("-preallocate", "3M", "/dev/disk1", shadow).code == 0
     assert shadow.stat().st_size >= 3 << 20
     with open(word, "r+b") as disk:
         disk.write(b"through the word")
-    assert dmgfs("hdik", "-e", word).code == 0
+    assert here("hdik", "-e", word).code == 0
     assert dmgfs("mount", SAMPLE, place).code == 0
     said = nbdst(place, shadow)
     assert said.code != 0
@@ -294,7 +295,7 @@ def test_nbdst_refuses_another_base_and_preallocates_now(place, tmp_path, device
     said = nbdst("-preallocate", str(1 << 60), place, tmp_path / "huge")
     assert said.code != 0
     assert not os.path.exists(place / "new")
-    assert dmgfs("unmount", place).code == 0
+    assert here("unmount", place).code == 0
 
 
 def test_a_netboot_folder_is_mounted_writable_as_its_clients_would(place, tmp_path):
@@ -306,7 +307,7 @@ def test_a_netboot_folder_is_mounted_writable_as_its_clients_would(place, tmp_pa
     (folder / "NBImageInfo.plist").write_bytes(plistlib.dumps(known))
     assert dmgfs("nbi", "mount", folder, place).code == 0
     (place / "new").touch()
-    assert dmgfs("unmount", place).code == 0
+    assert here("unmount", place).code == 0
 
 
 def test_shims_are_sound_scripts(shims):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from builders.processes import errno_of
+from exercise.here import here
 from exercise.mounted import dmgfs, is_mounted
 
 pytestmark = pytest.mark.kernel
-
-KINDS = ([], ["--fuse"], ["--union"], ["--union=overlay"])
 
 
 @pytest.fixture
@@ -30,12 +29,14 @@ def directory(tmp_path) -> Iterator[Path]:
 
 
 def cover(directory: Path, size: str, *options: str) -> None:
-    ended = dmgfs("ramdisk", directory, size, *options)
+    ended = (dmgfs if {"--fuse", "--union", "--union=overlay"} & set(options) else here)(
+        "ramdisk", directory, size, *options
+    )
     assert (ended.code, ended.err) == (0, "")
 
 
 def uncover(directory: Path) -> None:
-    ended = dmgfs("unmount", directory)
+    ended = here("unmount", directory)
     assert (ended.code, ended.err) == (0, "")
     assert not is_mounted(directory)
 
@@ -55,7 +56,7 @@ def test_owner_and_mode_are_the_directorys(directory, kind, mode, uid, gid):
     uncover(directory)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [[], ["--fuse"], ["--union=overlay"]])
 def test_access_lists_and_attributes_are_the_directorys(directory, kind):
     os.setxattr(directory, "user.colour", b"blue")
     subprocess.run(["setfacl", "-m", "u:33:rwx,d:g:44:rx", directory], check=True)
@@ -78,7 +79,7 @@ def test_flags_are_the_directorys(directory):
     uncover(directory)
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", [[], ["--fuse"]])
 def test_the_size_is_in_sectors_and_a_limit(directory, kind):
     said = dmgfs("ramdisk", directory, "1024", *kind).out
     assert said == f"{directory}: 1024 sectors, 512.0 KiB of memory\n"
@@ -106,19 +107,18 @@ def three(tmp_path) -> Iterator[list[Path]]:
 def test_a_list_is_made_whole(three, tmp_path):
     plan = tmp_path / "plan"
     plan.write_text(f"{three[0]} 1024\nmkdir 1777 {three[0]}/made\n{three[1]} 2M\n{three[2]} 1024 \n")
-    assert dmgfs("ramdisk", "--plan", plan).code == 0
+    assert here("ramdisk", "--plan", plan).code == 0
     assert all(is_mounted(path) for path in three)
     assert stat.S_IMODE((three[0] / "made").stat().st_mode) == 0o1777
 
 
-@pytest.mark.parametrize("union", [[], ["--union"]])
-def test_when_the_third_fails_the_first_two_are_taken_away(three, tmp_path, union):
+def test_when_the_third_fails_the_first_two_are_taken_away(three, tmp_path):
     (three[2] / "sub").mkdir()
     plan = tmp_path / "plan"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(three[2] / "sub" / "s"))
         plan.write_text("".join(f"{path} 1024\n" for path in three))
-        ended = dmgfs("ramdisk", "--plan", plan, *union)
+        ended = dmgfs("ramdisk", "--plan", plan, "--union")
     assert ended.code == 74
     assert ended.out == ""
     assert ended.err == (
@@ -131,7 +131,7 @@ def test_when_the_third_fails_the_first_two_are_taken_away(three, tmp_path, unio
 def test_nothing_is_begun_when_a_directory_is_missing(three, tmp_path):
     plan = tmp_path / "plan"
     plan.write_text(f"{three[0]} 1024\n{tmp_path}/missing 1024\n")
-    ended = dmgfs("ramdisk", "--plan", plan)
+    ended = here("ramdisk", "--plan", plan)
     assert ended.code == 66
     assert "missing" in ended.err
     assert not is_mounted(three[0])
@@ -143,7 +143,7 @@ def test_the_preset_under_a_root(tmp_path):
     for name in names:
         (root / name).mkdir(parents=True)
     try:
-        ended = dmgfs("ramdisk", "--preset", "rc.cdrom", "--under", root)
+        ended = here("ramdisk", "--preset", "rc.cdrom", "--under", root)
         assert (ended.code, ended.err) == (0, "")
         assert all(is_mounted(root / name) for name in names)
         assert stat.S_IMODE((root / "var/db/mds").stat().st_mode) == 0o1777
@@ -186,7 +186,7 @@ def greeting(path: Path) -> bytes:
         return connection.recv(10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [[], ["--union"]])
 def test_sockets_stay_reachable(directory, server, kind):
     cover(directory, "1024", "--sockets", "keep", *kind)
     assert greeting(server) == b"hello"
@@ -196,7 +196,7 @@ def test_sockets_stay_reachable(directory, server, kind):
 
 
 def test_sockets_in_use_are_named_and_the_directory_is_left_alone(directory, server):
-    ended = dmgfs("ramdisk", directory, "1024", "--union")
+    ended = here("ramdisk", directory, "1024", "--union")
     assert ended.code == 74
     assert "sub/ctl" in ended.err
     assert not is_mounted(directory)

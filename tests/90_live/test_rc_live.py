@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders.processes import errno_of
+from exercise.here import here
 from exercise.mounted import DMGFS, dmgfs, is_mounted
 
 pytestmark = pytest.mark.kernel
@@ -85,7 +86,7 @@ def test_a_mount_takes_the_first_shadow_that_can_be_had(live, tmp_path):
     assert said.code == 0
     assert said.err.count("it is passed over") == 1
     (live / "kept").touch()
-    assert dmgfs("unmount", live).code == 0
+    assert here("unmount", live).code == 0
     assert dmgfs("mount", SAMPLE, live, "-o", f"shadow=auto:{tmp_path}/a/shadow\\,ram").code == 0
     assert (live / "kept").exists()
     other = tmp_path / "other"

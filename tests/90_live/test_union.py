@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders.processes import errno_of
+from exercise.here import here
 from exercise.mounted import dmgfs, is_mounted
 
 pytestmark = pytest.mark.kernel
@@ -27,10 +28,8 @@ def fill(directory: Path) -> None:
     os.mknod(directory / "socket", stat.S_IFSOCK | 0o600)
 
 
-@pytest.fixture
-def union(tmp_path) -> Iterator[Path]:
-    """A directory under `--union=bsd`, with a directory `both` on the top, too."""
-    path = tmp_path / "union"
+def cover(path: Path) -> None:
+    """`--union=bsd`, with a directory `both` on the top, too."""
     path.mkdir()
     fill(path)
     assert dmgfs("ramdisk", path, "4M", "--union=bsd").code == 0
@@ -39,28 +38,44 @@ def union(tmp_path) -> Iterator[Path]:
     (top / "same").write_text("top same\n")
     assert errno_of(lambda: (path / "both").mkdir()) == errno.EEXIST  # Linux finds the name before it asks
     os.rename(top, path / "both")
+
+
+@pytest.fixture
+def union(tmp_path) -> Iterator[Path]:
+    path = tmp_path / "union"
+    cover(path)
+    yield path
+    while is_mounted(path):
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory) -> Iterator[Path]:
+    """The same, for tests that leave it as it is."""
+    path = tmp_path_factory.mktemp("unchanged") / "union"
+    cover(path)
     yield path
     while is_mounted(path):
         subprocess.run(["umount", "-l", path], check=True)
 
 
 def below(union: Path) -> None:
-    assert dmgfs("unmount", union).code == 0
+    assert here("unmount", union).code == 0
 
 
-def test_a_name_that_the_top_lacks_is_found_below(union):
-    assert (union / "file").read_text() == "below file\n"
-    assert (union / "deep/er/bottom").read_text() == "below deep/er/bottom\n"
-    assert os.readlink(union / "link") == "file"
-    assert (union / "link").read_text() == "below file\n"
-    assert stat.S_ISFIFO((union / "pipe").stat().st_mode)
-    assert stat.S_ISSOCK((union / "socket").stat().st_mode)
-    assert errno_of(lambda: (union / "nothing").stat()) == errno.ENOENT
+def test_a_name_that_the_top_lacks_is_found_below(unchanged):
+    assert (unchanged / "file").read_text() == "below file\n"
+    assert (unchanged / "deep/er/bottom").read_text() == "below deep/er/bottom\n"
+    assert os.readlink(unchanged / "link") == "file"
+    assert (unchanged / "link").read_text() == "below file\n"
+    assert stat.S_ISFIFO((unchanged / "pipe").stat().st_mode)
+    assert stat.S_ISSOCK((unchanged / "socket").stat().st_mode)
+    assert errno_of(lambda: (unchanged / "nothing").stat()) == errno.ENOENT
 
 
-def test_a_directory_of_the_top_hides_nothing_that_it_lacks(union):
-    assert (union / "both/same").read_text() == "top same\n"
-    assert (union / "both/below").read_text() == "below both/below\n"
+def test_a_directory_of_the_top_hides_nothing_that_it_lacks(unchanged):
+    assert (unchanged / "both/same").read_text() == "top same\n"
+    assert (unchanged / "both/below").read_text() == "below both/below\n"
 
 
 def test_the_top_wins_whatever_the_two_are(union):
@@ -104,8 +119,8 @@ def test_a_file_that_is_made_masks_the_one_below_and_nothing_is_copied_up(union)
     assert (union / "both/below").read_text() == "below both/below\n"
 
 
-def test_nothing_can_be_made_in_a_directory_that_is_only_below(union):
-    lone = union / "lone"
+def test_nothing_can_be_made_in_a_directory_that_is_only_below(unchanged):
+    lone = unchanged / "lone"
     assert errno_of(lambda: (lone / "new").touch()) == errno.EROFS
     assert errno_of(lambda: (lone / "new").mkdir()) == errno.EROFS
     assert errno_of(lambda: (lone / "new").symlink_to("x")) == errno.EROFS
@@ -113,8 +128,8 @@ def test_nothing_can_be_made_in_a_directory_that_is_only_below(union):
     assert errno_of(lambda: (lone / "child").write_text("x")) == errno.EROFS
 
 
-def test_what_is_below_cannot_be_changed(union):
-    file = union / "file"
+def test_what_is_below_cannot_be_changed(unchanged):
+    file = unchanged / "file"
     for change in (
         lambda: os.close(os.open(file, os.O_WRONLY)),
         lambda: os.close(os.open(file, os.O_RDWR | os.O_APPEND)),
@@ -123,16 +138,16 @@ def test_what_is_below_cannot_be_changed(union):
         lambda: os.chown(file, 1, 1),
         lambda: os.utime(file),
         lambda: os.setxattr(file, "user.x", b"1"),
-        lambda: (union / "victim too").write_text("x"),  # two names: which one would be masked?
+        lambda: (unchanged / "victim too").write_text("x"),  # two names: which one would be masked?
     ):
         assert errno_of(change) == errno.EROFS
     assert file.read_text() == "below file\n"
 
 
-def test_what_is_below_cannot_be_removed(union):
-    assert errno_of((union / "file").unlink) == errno.EROFS
-    assert errno_of((union / "lone").rmdir) in (errno.EROFS, errno.ENOTEMPTY)
-    assert (union / "file").exists()
+def test_what_is_below_cannot_be_removed(unchanged):
+    assert errno_of((unchanged / "file").unlink) == errno.EROFS
+    assert errno_of((unchanged / "lone").rmdir) in (errno.EROFS, errno.ENOTEMPTY)
+    assert (unchanged / "file").exists()
 
 
 def test_what_is_removed_from_the_top_shows_what_is_below_again(union):
@@ -228,5 +243,5 @@ def test_the_overlay_does_what_the_kernels_does(tmp_path):
     finally:
         subprocess.run(["umount", "-lq", theirs], check=False)
         subprocess.run(["umount", "-l", memory], check=True)
-        assert dmgfs("unmount", ours).code == 0
+        assert here("unmount", ours).code == 0
     assert (ours / "victim").read_text() == "below victim\n"
