@@ -82,7 +82,7 @@ def test_random_operations_end_alike(tmp_path):
         (place / "filler").write_bytes(b"".join(map(text, range(22))))
         subprocess.run(["cp", "-a", place, model], check=True)
         try:
-            randomops.exercise(place, model, 5, 1500)
+            randomops.exercise(place, model, 5, 800)
         finally:
             packed = figures(place)["shadow"]["compressed"]["pages"]
         assert packed > 3000
