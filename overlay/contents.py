@@ -23,6 +23,7 @@ INLINE_MAX = 3072
 MAX_SIZE = (1 << 63) - 1 - PAGE
 
 _ZEROS = bytes(PAGE)
+_BLOCKS = PAGE // 512
 _NO_PAGES = PageMap()
 
 
@@ -195,7 +196,8 @@ def write(state: State, facts: Facts, ino: int, offset: int, data: bytes, clear_
                 change.weight += BLOCK
         writing.data(offset, data)
         _begin(state, change, ino, attr, file, limit)
-        blocks = _blocks(size, limit, pages.stored + writing.gained)
+        before = attr.blocks if inline is None else 0
+        blocks = _blocks(size, limit, pages.stored + writing.gained, before, writing.gained)
     state.put(change, changed(attr, state.clock(), mode=mode, modified=True, size=size, blocks=blocks))
     state.commit(change)
     return len(data)
@@ -214,9 +216,11 @@ def _begin(state: State, change: Change, ino: int, attr: Attr, file: File | None
         change.items[:0] = first.items
 
 
-def _blocks(size: int, limit: int, stored: int) -> int:
-    """512-byte blocks: what is stored, and of the lower what still counts; never more than the size."""
-    return min(pages_in(limit) + stored, pages_in(size)) * (PAGE // 512)
+def _blocks(size: int, limit: int, stored: int, before: int, gained: int) -> int:
+    """512-byte blocks: what is stored, and of the lower what still counts, as far as that is known: never more than the
+    size, nor than there were before and `gained` pages. (Files of a lower may be full of holes, too.)"""
+    most = min(pages_in(limit) + stored, pages_in(size)) * _BLOCKS
+    return max(0, min(most, before + gained * _BLOCKS))
 
 
 class _Writing:
@@ -335,7 +339,7 @@ def truncate(state: State, attr: Attr, size: int, change: Change) -> int:
     old_limit = file.limit if file is not None else attr.size if state.is_lower(ino) else 0
     limit = min(old_limit, size)
     _begin(state, change, ino, attr, file, limit)
-    stored = 0
+    stored = gained = 0
     if file is not None:
         if limit < old_limit:
             change.items.append(Limit(ino, limit))
@@ -347,9 +351,10 @@ def truncate(state: State, attr: Attr, size: int, change: Change) -> int:
             stored = file.pages.stored
             if size < attr.size:
                 last = pages_in(size)
-                stored -= file.pages.stored_from(last)
+                gained = -file.pages.stored_from(last)
+                stored += gained
                 change.items.append(Cutoff(ino, last))
                 rest = size & (PAGE - 1)
                 if rest and is_stored(file.pages[last - 1]):
                     change.items.append(Patch(ino, last - 1, rest, _ZEROS[rest:]))
-    return _blocks(size, limit, stored)
+    return _blocks(size, limit, stored, attr.blocks, gained)

@@ -143,6 +143,32 @@ def test_access_lists_show_through_and_can_be_removed() -> None:
     assert overlay.tree.weight == overlay.tree.weigh()
 
 
+def test_a_file_of_a_layer_that_is_full_of_holes_stays_so() -> None:
+    lower = LowerTree()
+    whole = lower.add_file(lower.root, b"whole", b"x" * 40_960)
+    pair = Pair(lower)
+    holes = pair.call("create", lower.root, b"holes", 0o644, 0)
+    pair.call("write", holes, 0, b"x" * 10_000, False)
+    pair.call("truncate", holes, 1 << 24)
+    pair.call("truncate", whole, 1 << 24)
+
+    def blocks(ino: int) -> int:
+        return run(pair.overlay.getattr(ino)).blocks
+
+    for _ in range(3):
+        assert (blocks(holes), blocks(whole)) == (3 * 8, 10 * 8)
+        pair.call("lookup", lower.root, b"holes")
+        pair.call("lookup", lower.root, b"whole")
+        for ino in (holes, whole):
+            before = blocks(ino)
+            pair.call("write", ino, (1 << 25) + 5, b"y" * 4096, False)
+            assert blocks(ino) == before + 2 * 8
+            pair.call("truncate", ino, 1 << 24)
+            assert blocks(ino) == before
+        pair.compare()
+        pair.stack(RamStore(1 << 20))
+
+
 # -- in files -----------------------------------------------------------------------------------------------------------
 
 
