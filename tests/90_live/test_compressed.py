@@ -102,6 +102,23 @@ def test_a_late_shadow_that_compresses(image, place):
         assert shadow["used"] <= 16 << 20
 
 
+def test_a_snapshot_shares_what_is_compressed(image, place):
+    with mounted(image, place, "--shadow", "ram:16M,compress=zstd"):
+        for number in range(20):
+            (place / f"text {number}").write_bytes(text(number))
+        before = figures(place)["shadow"]
+        assert before["compressed"]["pages"] > 1000
+        assert dmgfs("shadow", "snapshot", "create", place, "then").code == 0
+        assert figures(place)["shadow"]["used"] - before["used"] < 100_000
+        for number in range(0, 20, 5):
+            with open(place / f"text {number}", "r+b") as file:
+                file.write(b"changed")
+            os.unlink(place / f"text {number + 1}")
+        ended = dmgfs("shadow", "snapshot", "rollback", place, "then")
+        assert (ended.code, ended.err) == (0, "")
+        assert all((place / f"text {number}").read_bytes() == text(number) for number in range(20))
+
+
 def test_without_the_package_one_line_says_what_is_missing(image, place):
     program = (
         "import sys\n"
