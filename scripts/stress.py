@@ -24,14 +24,14 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from exercise.daemon import process_of  # noqa: E402
+from exercise.daemon import has_ended, process_of  # noqa: E402
 from exercise.mounted import dmgfs, mounted  # noqa: E402
 from exercise.trees import digest  # noqa: E402
 
 PLACES = ("tmpfs", "ram", "file")
 
-ELSEWHERE = {"bind-mount", "binderfs", "procfs"}
-"""Stressors that never touch the directory they are given."""
+ELSEWHERE = {"bind-mount", "binderfs", "procfs", "io"}
+"""Stressors that never touch the directory they are given, or (io) keep every mount of the machine busy besides."""
 
 BOUNDS = {
     "copy-file": ["--copy-file-bytes", "128M"],
@@ -137,8 +137,10 @@ def prepared(kind: str, image: Path) -> Iterator[tuple[Path, int | None]]:
             return
         chosen = shadow if kind == "file" else "ram:1G"
         with mounted(image, place, "--shadow", chosen, "-o", "allow_other,dev,suid"):
-            yield place, process_of(place)
+            daemon = process_of(place)
+            yield place, daemon
         if kind == "file":
+            assert has_ended(daemon, 2 * GRACE)  # perhaps a copy of the mount is in somebody's mount namespace
             check = dmgfs("shadow", "check", shadow)
             assert check.code == 0, check.out + check.err
 

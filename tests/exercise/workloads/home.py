@@ -8,6 +8,8 @@ from pathlib import Path
 from exercise.daemon import clear_away, has_ended, process_of
 from exercise.mounted import dmgfs
 
+NAMESPACE_SECONDS = 120.0
+
 
 class Home:
     """A mount of `image` on `place`. shadow: `ram…` or the path of a shadow file. notes: what a workload tells."""
@@ -24,9 +26,12 @@ class Home:
         assert ended.code == 0, ended.err
 
     def leave(self) -> None:
-        """Unmounts as users do; a shadow file must be sound then."""
+        """Unmounts as users do; a shadow file must be sound then. The daemon lives on for as long as a mount namespace does
+        that somebody made meanwhile, with a copy of the mount in it."""
+        process = process_of(self.place)
         ended = dmgfs("unmount", self.place)
         assert ended.code == 0, ended.err
+        assert has_ended(process, NAMESPACE_SECONDS)
         self.check()
 
     def check(self) -> None:
