@@ -172,7 +172,7 @@ operation = st.one_of(
 
 
 @given(st.lists(operation, max_size=14))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_operations_do_what_the_model_says(operations):
     lower, known = below_tree()
     root = Attr(ROOT, 0o40755, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -28,54 +28,51 @@ def fill(directory: Path) -> None:
     os.mknod(directory / "socket", stat.S_IFSOCK | 0o600)
 
 
-def cover(path: Path) -> None:
-    """`--union=bsd`, with a directory `both` on the top, too."""
+@pytest.fixture(scope="module")
+def mounted_union(tmp_path_factory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("here") / "union"
     path.mkdir()
     fill(path)
     assert dmgfs("ramdisk", path, "4M", "--union=bsd").code == 0
-    top = path / "new"  # a directory of the top gets the name of one below by being moved over it
-    top.mkdir()
-    (top / "same").write_text("top same\n")
-    assert errno_of(lambda: (path / "both").mkdir()) == errno.EEXIST  # Linux finds the name before it asks
-    os.rename(top, path / "both")
+    yield path
+    while is_mounted(path):
+        subprocess.run(["umount", "-l", path], check=True)
 
 
 @pytest.fixture
-def union(tmp_path) -> Iterator[Path]:
-    path = tmp_path / "union"
-    cover(path)
-    yield path
-    while is_mounted(path):
-        subprocess.run(["umount", "-l", path], check=True)
+def union(mounted_union) -> Path:
+    """A directory under `--union=bsd`, with a directory `both` on the top, too, and nothing else there."""
+    take_back(mounted_union)
+    top = mounted_union / "new"  # a directory of the top gets the name of one below by being moved over it
+    top.mkdir()
+    (top / "same").write_text("top same\n")
+    assert errno_of(lambda: (mounted_union / "both").mkdir()) == errno.EEXIST  # Linux finds the name before it asks
+    os.rename(top, mounted_union / "both")
+    return mounted_union
 
 
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory) -> Iterator[Path]:
-    """The same, for tests that leave it as it is."""
-    path = tmp_path_factory.mktemp("unchanged") / "union"
-    cover(path)
-    yield path
-    while is_mounted(path):
-        subprocess.run(["umount", "-l", path], check=True)
+def take_back(union: Path) -> None:
+    """The top is empty again."""
+    assert here("shadow", "reset", union).code == 0
 
 
 def below(union: Path) -> None:
     assert here("unmount", union).code == 0
 
 
-def test_a_name_that_the_top_lacks_is_found_below(unchanged):
-    assert (unchanged / "file").read_text() == "below file\n"
-    assert (unchanged / "deep/er/bottom").read_text() == "below deep/er/bottom\n"
-    assert os.readlink(unchanged / "link") == "file"
-    assert (unchanged / "link").read_text() == "below file\n"
-    assert stat.S_ISFIFO((unchanged / "pipe").stat().st_mode)
-    assert stat.S_ISSOCK((unchanged / "socket").stat().st_mode)
-    assert errno_of(lambda: (unchanged / "nothing").stat()) == errno.ENOENT
+def test_a_name_that_the_top_lacks_is_found_below(union):
+    assert (union / "file").read_text() == "below file\n"
+    assert (union / "deep/er/bottom").read_text() == "below deep/er/bottom\n"
+    assert os.readlink(union / "link") == "file"
+    assert (union / "link").read_text() == "below file\n"
+    assert stat.S_ISFIFO((union / "pipe").stat().st_mode)
+    assert stat.S_ISSOCK((union / "socket").stat().st_mode)
+    assert errno_of(lambda: (union / "nothing").stat()) == errno.ENOENT
 
 
-def test_a_directory_of_the_top_hides_nothing_that_it_lacks(unchanged):
-    assert (unchanged / "both/same").read_text() == "top same\n"
-    assert (unchanged / "both/below").read_text() == "below both/below\n"
+def test_a_directory_of_the_top_hides_nothing_that_it_lacks(union):
+    assert (union / "both/same").read_text() == "top same\n"
+    assert (union / "both/below").read_text() == "below both/below\n"
 
 
 def test_the_top_wins_whatever_the_two_are(union):
@@ -114,13 +111,13 @@ def test_a_file_that_is_made_masks_the_one_below_and_nothing_is_copied_up(union)
     with (union / "both/below").open("w"):
         pass
     assert (union / "both/below").read_bytes() == b""
-    below(union)
+    take_back(union)
     assert (union / "file").read_text() == "below file\n"
     assert (union / "both/below").read_text() == "below both/below\n"
 
 
-def test_nothing_can_be_made_in_a_directory_that_is_only_below(unchanged):
-    lone = unchanged / "lone"
+def test_nothing_can_be_made_in_a_directory_that_is_only_below(union):
+    lone = union / "lone"
     assert errno_of(lambda: (lone / "new").touch()) == errno.EROFS
     assert errno_of(lambda: (lone / "new").mkdir()) == errno.EROFS
     assert errno_of(lambda: (lone / "new").symlink_to("x")) == errno.EROFS
@@ -128,8 +125,8 @@ def test_nothing_can_be_made_in_a_directory_that_is_only_below(unchanged):
     assert errno_of(lambda: (lone / "child").write_text("x")) == errno.EROFS
 
 
-def test_what_is_below_cannot_be_changed(unchanged):
-    file = unchanged / "file"
+def test_what_is_below_cannot_be_changed(union):
+    file = union / "file"
     for change in (
         lambda: os.close(os.open(file, os.O_WRONLY)),
         lambda: os.close(os.open(file, os.O_RDWR | os.O_APPEND)),
@@ -138,16 +135,16 @@ def test_what_is_below_cannot_be_changed(unchanged):
         lambda: os.chown(file, 1, 1),
         lambda: os.utime(file),
         lambda: os.setxattr(file, "user.x", b"1"),
-        lambda: (unchanged / "victim too").write_text("x"),  # two names: which one would be masked?
+        lambda: (union / "victim too").write_text("x"),  # two names: which one would be masked?
     ):
         assert errno_of(change) == errno.EROFS
     assert file.read_text() == "below file\n"
 
 
-def test_what_is_below_cannot_be_removed(unchanged):
-    assert errno_of((unchanged / "file").unlink) == errno.EROFS
-    assert errno_of((unchanged / "lone").rmdir) in (errno.EROFS, errno.ENOTEMPTY)
-    assert (unchanged / "file").exists()
+def test_what_is_below_cannot_be_removed(union):
+    assert errno_of((union / "file").unlink) == errno.EROFS
+    assert errno_of((union / "lone").rmdir) in (errno.EROFS, errno.ENOTEMPTY)
+    assert (union / "file").exists()
 
 
 def test_what_is_removed_from_the_top_shows_what_is_below_again(union):
