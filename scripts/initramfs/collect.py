@@ -87,6 +87,9 @@ before = set(sys.modules)
 preload()
 for name in sys.argv[1:]:
     importlib.import_module(name)
+for module in sys.modules.values():
+    if getattr(module, "__file__", None):
+        print(module.__file__)
 with open("/proc/self/maps") as maps:
     for path in sorted({line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line and line.count("/") > 1}):
         print(path)
@@ -167,13 +170,12 @@ class Collection:
         """Imports all of it from the tree alone. Raises SystemExit with what is missing."""
         environment = {"PYTHONHOME": str(self.home), "LD_LIBRARY_PATH": str(self.home / "lib"), "LC_ALL": "C.UTF-8"}
         names = [name for name in modules if not name.startswith(("_editable_", "_virtualenv"))]
-        program = [self.home / "bin/python3", "-s", "-S", "-B", "-c", PROOF, str(liblzfse.AVAILABLE), *names]
+        program = [self.home / "bin/python3", "-P", "-s", "-S", "-B", "-c", PROOF, str(liblzfse.AVAILABLE), *names]
         done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"collect: what was collected does not work:\n{done.stderr}")
-        strangers = [
-            path for path in done.stdout.splitlines() if not path.startswith((str(self.tree.resolve()), *SYSTEM))
-        ]
+        here = str(self.tree.resolve())
+        strangers = [path for path in done.stdout.splitlines() if not path.startswith((here, *SYSTEM))]
         if strangers:
             raise SystemExit(f"collect: taken from outside of the tree: {', '.join(strangers)}")
 
@@ -224,7 +226,7 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: collect.py TREE", file=sys.stderr)
         return 64
-    collection = Collection(Path(sys.argv[1]))
+    collection = Collection(Path(sys.argv[1]).resolve())
     for folder in ("bin", "sbin", "lib", "lib64"):
         (collection.tree / "usr" / folder).mkdir(parents=True, exist_ok=True)
         link = collection.tree / folder
