@@ -57,6 +57,19 @@ def test_what_is_collected_runs_without_anything_else(tmp_path):
     assert said.returncode == 66
     assert said.stderr == "dmgfs: /a.dmg: No such file or directory\n"
 
+    # Were a module missing, the collector would say so, whatever the working directory has.
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from collect import Collection; "
+        "Collection(Path(sys.argv[1])).prove(['dmgfs.fuse.serve'])"
+    )
+    words = [sys.executable, "-c", program, tree, SCRIPTS / "initramfs"]
+    assert subprocess.run(words, cwd=SCRIPTS.parent, check=False).returncode == 0
+    (module,) = tree.rglob("dmgfs/fuse/pool.pyc")
+    module.unlink()
+    done = subprocess.run(words, cwd=SCRIPTS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No module named 'dmgfs.fuse.pool'" in done.stderr
+
 
 def test_installing_names_the_python_and_the_collector(tmp_path):
     environment = {**os.environ, "DMGFS_VENV": sys.prefix}
