@@ -1,7 +1,8 @@
 """The kernel's command line, as far as it says which image to boot from and how.
 
     dmgfs.image=[DEVICE:]PATH    the image; PATH//INNER for an image in an image; a DEVICE alone is itself the image
-    dmgfs.shadow=none|ram[:SIZE|:NN%]|[DEVICE:]PATH      where changes go; ram unless told
+    dmgfs.shadow=none|ram[:SIZE|:NN%]|[DEVICE:]PATH      where changes go; ram unless told. auto:PATH,PATH,ram as for
+                                 `dmgfs mount`: paths of the initial file system
     dmgfs.toram  dmgfs.verify=none|full  dmgfs.playlist=  dmgfs.partition=  dmgfs.on-error=fail|ro|ram  dmgfs.wait=SECONDS
     dmgfs.options=WORD,...       more words for -o
     rp=file:///PATH              Darwin's imageboot; rp0= the same, with rp1= an image inside of it
@@ -171,7 +172,7 @@ def _place(text: str, root: str) -> Place:
 
 
 def _shadow(text: str, root: str) -> str | Place:
-    if text.partition(":")[0] in ("none", "ram"):
+    if text.partition(":")[0] in ("none", "ram", "auto"):
         return text
     place = _place(text, root)
     if not place.path:

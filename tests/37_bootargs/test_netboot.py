@@ -114,3 +114,9 @@ def test_any_text_is_a_root_path_or_a_wrong_argument(text):
 def test_the_command_line_names_what_it_cannot_reach(path):
     with pytest.raises(WrongBootArgument, match=r"on a server; mount it first"):
         parse(f"rp={path}")
+
+
+def test_a_choice_of_shadows_is_passed_on():
+    plan = parse("dmgfs.image=/image.dmg dmgfs.shadow=auto:-LOCAL-,/disk/shadow,ram")
+    assert plan is not None
+    assert plan.shadow == "auto:-LOCAL-,/disk/shadow,ram"

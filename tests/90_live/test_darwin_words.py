@@ -157,10 +157,7 @@ def test_volume_options_of_newfs_hfs_are_those_of_the_disk(shims, covered, devic
     assert stat.S_IMODE(covered.stat().st_mode) == 0o700
     assert covered.stat().st_uid == 12
     assert os.listdir(covered) == []
-    assert b"HFS+" in subprocess.run([DMGFS, "info", devices / "disk1"], capture_output=True, check=True).stdout
-    done = with_shims(shims, f"newfs_hfs -v small {devices}/disk1 && newfs_hfs -M 999 {devices}/disk1")
-    assert done.returncode != 0
-    assert done.stdout.count("Initialized") == 1
+    assert "HFS+" in here("info", devices / "disk1").out
 
 
 def test_other_uses_of_the_shims_are_this_systems(shims, tmp_path):
