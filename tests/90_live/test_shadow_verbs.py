@@ -25,6 +25,13 @@ def start(image: Path, place: Path, *options: str | Path) -> None:
     assert (ended.code, ended.err) == (0, "")
 
 
+def unmount(place: Path) -> None:
+    """And the daemon has ended: it lives on while a mount namespace does that somebody made meanwhile."""
+    process = process_of(place)
+    assert dmgfs("unmount", place).code == 0
+    assert has_ended(process, 120)
+
+
 def shadow(*arguments: str | Path) -> str:
     ended = dmgfs("shadow", *arguments)
     assert (ended.code, ended.err) == (0, "")
@@ -206,7 +213,7 @@ def test_a_file_that_nobody_uses_tells_the_same(image, sensitive_image, place, t
     lines, words = shadow("diff", place, "--json"), shadow("diff", place)
     shadow("export", place, "--tar", live)
     assert "another process is using it" in refused("diff", file, "--image", image)
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     before = file.read_bytes()
     assert shadow("diff", file, "--image", image, "--json") == lines
     assert shadow("diff", file, "--image", image) == words
@@ -276,14 +283,14 @@ def test_space_of_a_file_in_use_goes_back(image, place, tmp_path):
         os.unlink(place / f"more {number}")
     assert becomes(lambda: taken(file) < 12 << 20, 120), taken(file)
     assert hashlib.sha256((place / "big 7").read_bytes()).digest() == kept
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     assert "clean" in shadow("check", file)
 
 
 def test_compacting_what_has_no_file(image, place):
     start(image, place, "--shadow", "ram:8M")
     assert shadow("compact", place) == ""
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     start(image, place)
     assert "read-only" in refused("compact", place)
 
@@ -322,11 +329,11 @@ def test_reset_of_a_shadow_file_lasts(image, place, tmp_path):
     change(place)
     shadow("reset", place)
     (place / "later").write_bytes(b"later")
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     start(image, place, "--shadow", file)
     assert {name: fact for name, fact in facts(place).items() if name != "later"} == before
     assert "clean" not in refused("check", file)
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     assert "clean" in shadow("check", file)
 
 
@@ -390,7 +397,7 @@ def test_names_that_were_swapped_and_hard_links_are_taken_back(sensitive_image, 
     assert (place / "Folder" / "second name").stat().st_nlink == 1
     shadow("reset", place, "first name")
     assert facts(place) == before
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     assert "clean" in shadow("check", file)
     start(sensitive_image, place, "--shadow", file)
     assert facts(place) == before
@@ -469,7 +476,7 @@ def test_snapshots_in_a_file_survive_everything(image, place, tmp_path):
     shadow("snapshot", "rollback", place, "zweiter ü")
     assert facts(place) == second
     shadow("reset", place)
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     shadow("compact", file)
     assert file.stat().st_size < 11 << 20
     start(image, place, "--shadow", file)
@@ -479,7 +486,7 @@ def test_snapshots_in_a_file_survive_everything(image, place, tmp_path):
     shadow("snapshot", "delete", place, "first")
     shadow("reset", place)
     assert becomes(lambda: used(place) < 2 << 20), dmgfs("status", place).out
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     assert "0 objects, " in shadow("check", file)
     assert file.stat().st_size < 2 << 20
 
@@ -505,7 +512,7 @@ def test_a_shadow_in_memory_is_saved_live_and_mounted_from_the_file(image, place
     assert "clean" in shadow("check", file)
     assert file.stat().st_size < 2 << 20
     assert file.stat().st_mode & 0o777 == 0o600
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     start(image, place, "--shadow", file)
     assert not (place / "Renamed" / "new").exists()
     shadow("snapshot", "rollback", place, "before")
@@ -531,13 +538,13 @@ def test_compact_and_discard(image, place, tmp_path):
         assert f"`dmgfs shadow reset {place}` takes all changes back" in said
         assert f"`dmgfs shadow discard {file}` removes the file" in said
     assert "another process is using it" in refused("check", file)
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     before = file.stat().st_size
     shadow("compact", file)
     assert file.stat().st_size < before / 2
     start(image, place, "--shadow", file)
     assert facts(place) == now
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     text = tmp_path / "text"
     text.write_text("not a shadow")
     assert "left alone" in refused("discard", text)
@@ -550,7 +557,7 @@ def test_compact_and_discard(image, place, tmp_path):
     assert "nothing is mounted there" in refused("discard", place)
     start(image, place, "--shadow", "ram:8M")
     assert "unmounting throws them away" in refused("discard", place)
-    assert dmgfs("unmount", place).code == 0
+    unmount(place)
     start(image, place)
     assert "has no changes" in refused("discard", place)
     assert not file.exists()
