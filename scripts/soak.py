@@ -190,6 +190,7 @@ def live(options: argparse.Namespace, work: Path) -> bool:
             for mount in mounts:
                 if sys.exc_info()[0] is None:
                     run("unmount", mount.place)
+                    has_ended(mount.pid, 120)  # perhaps a copy of the mount is in somebody's mount namespace
                 clear_away(mount.place)
     print(f"{(time.monotonic() - started) / 60:.1f} min: " + ", ".join(map(describe, mounts)))
     good = True
