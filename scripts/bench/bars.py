@@ -53,8 +53,11 @@ BARS = (
 
 ONE_THREAD = "one thread, no mount"
 CODEC_TIMES = 1.8
-HOLDS_THE_LOCK = "udco"
-"""Decoded by Python code (ADC), one thread at a time whatever the machine has."""
+WITHOUT_LIMIT = {
+    "udro": "none: nothing is decoded",
+    "udco": "none: decoded by Python code (ADC), one thread at a time whatever the machine has",
+    "udzo": "that of the 126 MB above",
+}
 
 
 class Verdict(NamedTuple):

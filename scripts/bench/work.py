@@ -69,6 +69,12 @@ def _machine() -> tuple[float, float]:
     return (total - fields[3] - fields[4]) / CLOCK_TICKS, total / CLOCK_TICKS
 
 
+def _foreign(before: tuple[float, float], used: float) -> float:
+    """The share of the machine that others took since `before`, of which we used so many seconds."""
+    busy, total = _machine()
+    return max(0.0, (busy - before[0] - used) / max(total - before[1], 1 / CLOCK_TICKS))
+
+
 def shell(command: str, path: Path) -> None:
     subprocess.run(["sh", "-c", command], cwd=path, check=True, stdout=subprocess.DEVNULL)
 
@@ -155,19 +161,21 @@ def one_thread(image: Path, name: str) -> Measure:
         node = volume.find(ROOT_FOLDER, name)
         assert node is not None
         source = volume.data(node)
-        cpu, start = time.process_time(), time.perf_counter()
+        before, cpu, start = _machine(), time.process_time(), time.perf_counter()
         for at in range(0, source.size, MIB):
             source.read(at, min(MIB, source.size - at))
-        return Measure(source.size / (time.perf_counter() - start) / 1e6, time.process_time() - cpu, 0.0)
+        seconds, used = time.perf_counter() - start, time.process_time() - cpu
+        return Measure(source.size / seconds / 1e6, used, _foreign(before, used))
 
 
 def extracting(command: Sequence[str], image: Path) -> Measure:
     """Seconds of a program that reads the whole image by itself."""
     cold(image)
-    before, start = os.times(), time.perf_counter()
+    machine, before, start = _machine(), os.times(), time.perf_counter()
     subprocess.run([*command, image], check=True, stdout=subprocess.DEVNULL)
     seconds, after = time.perf_counter() - start, os.times()
-    return Measure(seconds, sum(after[2:4]) - sum(before[2:4]), 0.0)
+    used = sum(after[2:4]) - sum(before[2:4])
+    return Measure(seconds, used, _foreign(machine, used))
 
 
 def random_reads(meter: Meter, images: Path) -> Measure:
