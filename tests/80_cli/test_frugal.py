@@ -1,15 +1,28 @@
 """What a hostile image may cost: 2 seconds of processor time and 300 MB of memory, in a process of its own, whatever verb
-is asked. Each ends in an exit code of ours and in lines, never in a traceback."""
+is asked. Each ends in an exit code of ours and in lines, never in a traceback.
 
+On a slow processor seconds are longer: the slowest passphrase that is taken without asking (2,000,000 rounds) may cost half
+of the time, and is the yardstick."""
+
+import functools
+import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
 from builders.hostile import HOSTILE
 from exercise.mounted import dmgfs
 
-SECONDS = 2.0
 MEMORY = 300 << 20
+
+
+@functools.cache
+def seconds() -> float:
+    started = time.process_time()
+    hashlib.pbkdf2_hmac("sha1", b"passphrase", b"salt", 200_000)
+    return max(2.0, 20 * (time.process_time() - started))
+
 
 VERBS: dict[str, list[list[str]]] = {
     "info": [["info"]],
@@ -74,5 +87,5 @@ def test_hostile(name: str, tmp_path: Path) -> None:
         assert ended.code in codes, report
         assert "Traceback" not in ended.err, report
         assert any(word in ended.out + ended.err for word in said.split("|")), report
-        assert ended.cpu < SECONDS, report
+        assert ended.cpu < seconds(), report
         assert ended.memory < MEMORY, report
