@@ -30,9 +30,9 @@ GOOD = bytes(range(256)) * 16  # 8 sectors
 @pytest.fixture(autouse=True)
 def _frugal() -> Iterator[None]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     yield
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
 
 
