@@ -16,6 +16,7 @@ from dmgfs.cli.report import Progress, add_progress_option, human, print_json, p
 from dmgfs.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
+    from dmgfs.gathering.compressing import Saved
     from dmgfs.gathering.folder import FolderOrigin
     from dmgfs.gathering.tar import TarOrigin
     from dmgfs.hfsplus_writer.inventory import Inventory
@@ -28,6 +29,7 @@ USAGE, CANNOT_CREATE = 64, 73
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("udzo", "ulfo", "udbz", "ulmo", "udco", "udro", "raw", "sparseimage")
+COMPRESSIONS = ("decmpfs", "decmpfs-lzfse")
 LAYOUTS = ("gpt", "apm", "none")
 
 
@@ -44,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volname", metavar="NAME", help="name of the volume; default: that of SRC")
     parser.add_argument("--size", metavar="SIZE", help="of the disk, map and free space included; default: the least")
     parser.add_argument("--layout", choices=LAYOUTS, default="gpt", help="partition map; default gpt")
+    parser.add_argument(
+        "--compress",
+        choices=COMPRESSIONS,
+        help="files as macOS compresses them: zlib (decmpfs), or LZFSE, which macOS knows since 10.11",
+    )
     parser.add_argument("--owners", metavar="on|UID:GID", help="as recorded (on, the default), or one owner for all")
     parser.add_argument("--one-file-system", action="store_true", help="leave out what is mounted inside SRC")
     parser.add_argument(
@@ -85,10 +92,13 @@ def _create(args: argparse.Namespace) -> int:
     inventory = Inventory(case_sensitive=args.fs == "hfsx")
     found = Progress(args.progress, "find")
     origin = _origin(args, inventory, latest, found)
+    saved: list[Saved | None] = []
     try:
         origin.gather(name)
         settings = Settings(hfsx=args.fs == "hfsx", created=created, size=size, journal=None if args.journal else 0)
-        volume = write_volume(inventory, origin, settings)
+        volume = write_volume(
+            inventory, origin, settings, settled=lambda: saved.append(_compress(args, inventory, origin))
+        )
         found.finish()
         for line in origin.left.lines():
             print(printable(f"dmgfs: {args.image}: left out or changed: {line}"), file=sys.stderr)
@@ -96,7 +106,7 @@ def _create(args: argparse.Namespace) -> int:
     finally:
         origin.close()
         inventory.close()
-    _report(args, volume, packed)
+    _report(args, volume, packed, saved[0])
     return 0
 
 
@@ -115,6 +125,29 @@ def _origin(
 
     file = sys.stdin.buffer if args.image == "-" else os.fdopen(os.open(args.image, os.O_RDONLY | os.O_CLOEXEC), "rb")
     return TarOrigin(file, inventory, owner=owner, latest=latest, advance=found.advance)
+
+
+def _compress(args: argparse.Namespace, inventory: "Inventory", origin: "FolderOrigin | TarOrigin") -> "Saved | None":
+    if args.compress is None:
+        return None
+    from dmgfs.gathering.compressing import compress_files
+    from dmgfs.hfsplus_writer.decmpfs import LZFSE, ZLIB
+    from dmgfs.hfsplus_writer.volume import BLOCK_SIZE
+
+    (total,) = inventory.one("SELECT sum(size) FROM object")
+    progress = Progress(args.progress, "compress", total)
+    scheme = LZFSE if args.compress == "decmpfs-lzfse" else ZLIB
+    try:
+        return compress_files(
+            inventory,
+            origin,
+            scheme,
+            block_size=BLOCK_SIZE,
+            workers=args.jobs,
+            advance=lambda amount: progress.advance(amount, args.output),
+        )
+    finally:
+        progress.finish()
 
 
 def _pack(args: argparse.Namespace, volume: "NewVolume") -> "Packed":
@@ -143,12 +176,16 @@ def _pack(args: argparse.Namespace, volume: "NewVolume") -> "Packed":
         progress.finish()
 
 
-def _report(args: argparse.Namespace, volume: "NewVolume", packed: "Packed") -> None:
+def _report(args: argparse.Namespace, volume: "NewVolume", packed: "Packed", saved: "Saved | None") -> None:
     if args.json:
         facts = {"files": volume.files, "folders": volume.folders, "volume_size": volume.geometry.size}
+        if saved is not None:
+            facts |= {"compressed_files": saved.files, "saved_blocks": saved.blocks}
         print_json({"output": args.output, "format": args.format, **facts, "size": packed.size, "runs": packed.runs})
     else:
         what = f"{volume.files} files and {volume.folders} folders in a volume of {human(volume.geometry.size)}"
+        if saved is not None:
+            what += f"; {saved.files} compressed, {human(saved.blocks * volume.geometry.block_size)} saved"
         print(printable(f"{args.output}: {args.format}, {human(packed.size)}: {what}"))
 
 

@@ -105,6 +105,7 @@ class ContentsSource:
         self.size = blocks * block_size
         self._database = inventory.database
         self._origin = origin
+        self._packed = inventory.packed
         self._block_size = block_size
         self._lock = inventory.lock
 
@@ -113,14 +114,16 @@ class ContentsSource:
         rows = self._pieces(offset // self._block_size, (offset + length - 1) // self._block_size)
         parts: list[Buffer] = []
         at, end = offset, offset + length
-        for start, size, kind, mode, source, value in rows:
+        for start, size, kind, mode, source, value, packed in rows:
             begin = start * self._block_size
             first, last = max(begin, at), min(begin + size, end)
             if first >= last:
                 continue
             if first > at:
                 parts.append(bytes(first - at))
-            if kind != _DATA:
+            if kind == _RESOURCE and packed is not None and self._packed is not None:
+                parts.append(self._packed.read(packed + first - begin, last - first))
+            elif kind != _DATA:
                 parts.append(bytes(value[first - begin : last - begin]))
             elif mode & _TYPE_BITS == _LINK_BITS:
                 parts.append(bytes(source[first - begin : last - begin]))
@@ -136,8 +139,8 @@ class ContentsSource:
             nearest = "SELECT coalesce(max(start), 0) FROM piece WHERE start<=?"
             (before,) = self._database.execute(nearest, (first,)).fetchone()
             return self._database.execute(
-                "SELECT p.start, p.size, p.kind, o.mode, o.source, a.value FROM piece p JOIN object o USING (cnid)"
-                " LEFT JOIN attribute a ON p.kind<>0 AND a.cnid=p.cnid AND a.name=p.name"
+                "SELECT p.start, p.size, p.kind, o.mode, o.source, a.value, o.packed FROM piece p"
+                " JOIN object o USING (cnid) LEFT JOIN attribute a ON p.kind<>0 AND a.cnid=p.cnid AND a.name=p.name"
                 " WHERE p.start BETWEEN ? AND ? ORDER BY p.start",
                 (before, last),
             ).fetchall()

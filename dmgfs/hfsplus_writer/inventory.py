@@ -19,6 +19,7 @@ from dmgfs.errors import Unwritable
 from dmgfs.hfsplus.unicode import MAX_NAME_UNITS, decode, encode, exact, fold
 from dmgfs.hfsplus_writer.dates import date
 from dmgfs.hfsplus_writer.hardlinks import settle_links
+from dmgfs.hfsplus_writer.scratch import Scratch
 from dmgfs.volume import ROOT_FOLDER, ROOT_PARENT
 
 FIRST_NUMBER = 16
@@ -43,6 +44,7 @@ CREATE TABLE object (
     attributed INTEGER NOT NULL DEFAULT 0, start INTEGER NOT NULL DEFAULT 0,
     resource INTEGER NOT NULL DEFAULT 0, resource_start INTEGER NOT NULL DEFAULT 0,
     kept INTEGER NOT NULL DEFAULT 0, resource_kept INTEGER NOT NULL DEFAULT 0,
+    packed INTEGER,
     backup INTEGER NOT NULL DEFAULT 0, encoding INTEGER NOT NULL DEFAULT 0, record_flags INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX place ON object (parent, key);
@@ -98,6 +100,7 @@ class Known(NamedTuple):
 class Inventory:
     """case_sensitive: HFSX that tells case apart. next_number: of the next object that is added. database: for what
     belongs to this package and to sources. lock: whoever asks the database in several threads holds it.
+    packed: the resource forks that were made of contents; objects know their offsets in it.
     extents: by number and fork type, (start, blocks) of forks that are kept where they are and are not in one piece as long
     as they need."""
 
@@ -113,6 +116,7 @@ class Inventory:
             self.database.execute(f"PRAGMA {pragma}")
         self.database.executescript(_SCHEMA)
         self.database.execute("BEGIN")
+        self.packed: Scratch | None = None
         self._objects: list[tuple[object, ...]] = []
         self._attributes: list[tuple[int, bytes, bytes]] = []
         self.extents: dict[tuple[int, int], list[tuple[int, int]]] = {}

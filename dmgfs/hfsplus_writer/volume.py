@@ -70,13 +70,19 @@ class NewVolume(NamedTuple):
 
 
 def write_volume(
-    inventory: Inventory, origin: Origin, settings: Settings, advance: Callable[[int], None] = lambda count: None
+    inventory: Inventory,
+    origin: Origin,
+    settings: Settings,
+    advance: Callable[[int], None] = lambda count: None,
+    settled: Callable[[], None] = lambda: None,
 ) -> NewVolume:
-    """advance: is told how many records more are made. Raises Unwritable, OSError (no room for temporary files)."""
+    """advance: is told how many records more are made. settled: is called when the inventory is finished and nothing has
+    its place yet. Raises Unwritable, OSError (no room for temporary files)."""
     block_size = settings.block_size
     journaled = settings.journal != 0
     own_names = (FILES_FOLDER, FOLDERS_FOLDER, *(JOURNAL_NAMES if journaled else ()))
     inventory.finish(date(settings.created), reserved=own_names)
+    settled()
     blocks = 0
 
     def take(count: int) -> int:
