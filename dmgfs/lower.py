@@ -10,7 +10,7 @@ Rules that hold here:
 import errno
 import os
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,12 +90,14 @@ def _weight(listing: Listing) -> int:
 
 
 class VolumeLower:
-    """`volume` through `view`."""
+    """`volume` through `view`. opened: is told every file whose contents somebody opens, and every
+    symbolic link that somebody reads."""
 
     name_max = NAME_MAX
     end_ino = FIRST_NEW_INODE
 
     def __init__(self, volume: Volume, view: View | None = None) -> None:
+        self.opened: Callable[[int], None] | None = None
         self._volume = volume
         self._view = view or View()
         self._names = Names(volume, compose=self._view.names == "nfc")
@@ -147,6 +149,8 @@ class VolumeLower:
         node = self._sound(ino)
         if not stat.S_ISREG(node.mode):
             raise OSError(errno.EINVAL, "only regular files have contents")
+        if self.opened is not None:
+            self.opened(ino)
         return self._volume.data(node)
 
     def resource(self, ino: int) -> Content:
@@ -160,6 +164,8 @@ class VolumeLower:
         return self._targets.get_inline(ino, lambda: self._target(ino))
 
     def _target(self, ino: int) -> bytes:
+        if self.opened is not None:
+            self.opened(ino)
         node = self._sound(ino)
         if not stat.S_ISLNK(node.mode):
             raise OSError(errno.EINVAL, "not a symbolic link")

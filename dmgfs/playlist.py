@@ -1,13 +1,15 @@
-"""A playlist: which parts of an image's disk a start touches, in the order of the first touch. It belongs to one image and
-is good for nothing but speed.
+"""A playlist: which parts of an image's disk a start touches, and which files of its volume it opens, in the order of the
+first touch. It belongs to one image and is good for nothing but speed.
 
-    dmgfs playlist 1
+    dmgfs playlist 2
     image 3f2a...            (32 hexadecimal digits, see `identity_of`)
     disk 386547712           (bytes)
     20480 262144             (offset and length of one part, bytes of the virtual disk, and so on)
+    file 1234                (number of a file, and so on)
 
 Rules that hold here:
-- text, one version, bounded: a file of more than MOST_BYTES or MOST_PARTS is refused, not read;
+- text, bounded: a file of more than MOST_BYTES, MOST_PARTS or MOST_FILES is refused, not read. Version 1, which is still
+  read and is written where there are no files, has parts only;
 - a part must lie on the disk and must not be longer than MOST_LENGTH; it may stand in a list again where it was touched
   again much later;
 - whoever wrote the file gains nothing: what it names is read from the image it is used with, in the background, and
@@ -25,8 +27,9 @@ from dataclasses import dataclass
 from dmgfs.container import Container
 from dmgfs.errors import CorruptImage, NotAnImage, Unsupported
 
-VERSION = 1
+VERSIONS = ("1", "2")
 MOST_PARTS = 1 << 16
+MOST_FILES = 1 << 16
 MOST_BYTES = 4 << 20
 MOST_LENGTH = 16 << 20
 HEAD = 64 << 10
@@ -34,6 +37,7 @@ HEAD = 64 << 10
 _MAGIC = "dmgfs playlist "
 _IMAGE = re.compile(r"image ([0-9a-f]{32})\Z")
 _DISK = re.compile(r"disk ([0-9]{1,19})\Z")
+_FILE = re.compile(r"file ([0-9]{1,10})\Z")
 _PART = re.compile(r"([0-9]{1,19}) ([0-9]{1,8})\Z")
 
 Part = tuple[int, int]
@@ -42,11 +46,13 @@ Part = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Playlist:
-    """image: identity. disk: bytes of the virtual disk. parts: in the order in which they were touched."""
+    """image: identity. disk: bytes of the virtual disk. parts: in the order in which they were touched. files: numbers, in
+    the order in which they were opened."""
 
     image: str
     disk: int
     parts: tuple[Part, ...]
+    files: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -66,8 +72,9 @@ def identity_of(container: Container) -> str:
 
 
 def to_text(playlist: Playlist) -> bytes:
-    lines = [f"{_MAGIC}{VERSION}", f"image {playlist.image}", f"disk {playlist.disk}"]
+    lines = [f"{_MAGIC}{VERSIONS[1 if playlist.files else 0]}", f"image {playlist.image}", f"disk {playlist.disk}"]
     lines += [f"{offset} {length}" for offset, length in playlist.parts]
+    lines += [f"file {number}" for number in playlist.files]
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
@@ -82,14 +89,16 @@ def from_text(data: bytes) -> Playlist:
     except UnicodeDecodeError as error:
         raise CorruptImage("playlist", "file", "not plain text", error.start) from None
     version = lines[0][len(_MAGIC) :].strip()
-    if version != str(VERSION):
+    if version not in VERSIONS:
         raise Unsupported(f"version {version[:20]!r} of playlists", "record it anew")
     image, disk = (_field(lines, number, pattern) for number, pattern in ((1, _IMAGE), (2, _DISK)))
     size = int(disk)
-    if len(lines) - 3 > MOST_PARTS:
-        raise CorruptImage("playlist", "file", f"{len(lines) - 3} parts, at most {MOST_PARTS} are taken")
+    end = next((at for at in range(3, len(lines)) if lines[at].startswith("file ")), len(lines))
+    files = _files(lines, end)
+    if end - 3 > MOST_PARTS:
+        raise CorruptImage("playlist", "file", f"{end - 3} parts, at most {MOST_PARTS} are taken")
     parts: list[Part] = []
-    for number, line in enumerate(lines[3:], 4):
+    for number, line in enumerate(lines[3:end], 4):
         match = _PART.match(line)
         if match is None:
             raise CorruptImage("playlist", f"line {number}", "not an offset and a length")
@@ -98,7 +107,20 @@ def from_text(data: bytes) -> Playlist:
             why = f"{length} bytes at {offset} are not on a disk of {size}, or more than {MOST_LENGTH}"
             raise CorruptImage("playlist", f"line {number}", why)
         parts.append((offset, length))
-    return Playlist(image, size, tuple(parts))
+    return Playlist(image, size, tuple(parts), files)
+
+
+def _files(lines: list[str], start: int) -> tuple[int, ...]:
+    """From line `start` on to the end."""
+    if len(lines) - start > MOST_FILES:
+        raise CorruptImage("playlist", "file", f"{len(lines) - start} files, at most {MOST_FILES} are taken")
+    found: list[int] = []
+    for number, line in enumerate(lines[start:], start + 1):
+        match = _FILE.match(line)
+        if match is None:
+            raise CorruptImage("playlist", f"line {number}", "not the number of a file")
+        found.append(int(match[1]))
+    return tuple(found)
 
 
 def _field(lines: list[str], number: int, pattern: re.Pattern[str]) -> str:
@@ -146,13 +168,14 @@ def merge(lists: Iterable[Playlist]) -> Playlist:
         new = [part for part in other.parts if part[0] not in known]
         parts += new
         known.update(offset for offset, _ in new)
+    files = tuple(dict.fromkeys(number for one in (first, *others) for number in one.files))[:MOST_FILES]
     if len(parts) > MOST_PARTS:
         raise CorruptImage("playlist", "merged list", f"{len(parts)} parts, at most {MOST_PARTS} are taken")
-    return Playlist(first.image, first.disk, tuple(parts))
+    return Playlist(first.image, first.disk, tuple(parts), files)
 
 
 def trim(playlist: Playlist, most_bytes: int) -> Playlist:
-    """As much of the beginning as stays within `most_bytes` of disk."""
+    """As much of the beginning as stays within `most_bytes` of disk. The files stay: they cost no reading ahead."""
     known: set[int] = set()
     total = 0
     for number, (offset, length) in enumerate(playlist.parts):
@@ -160,5 +183,5 @@ def trim(playlist: Playlist, most_bytes: int) -> Playlist:
             known.add(offset)
             total += length
             if total > most_bytes:
-                return Playlist(playlist.image, playlist.disk, playlist.parts[:number])
+                return Playlist(playlist.image, playlist.disk, playlist.parts[:number], playlist.files)
     return playlist

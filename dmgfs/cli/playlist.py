@@ -51,6 +51,7 @@ def _show(args: argparse.Namespace) -> int:
         "disk": found.disk,
         "parts": len(found.parts),
         "bytes": found.bytes,
+        "files": len(found.files),
     }
     if args.for_image is not None:
         facts["matches"] = _matches(found, args.for_image)
@@ -59,6 +60,8 @@ def _show(args: argparse.Namespace) -> int:
         return 0
     print(f"image   {found.image}, a disk of {human(found.disk)}")
     print(f"parts   {len(found.parts)}, {human(found.bytes)} of the disk")
+    if found.files:
+        print(f"files   {len(found.files)}")
     if args.for_image is not None:
         verdict = "recorded with it" if facts["matches"] else "recorded with another image: a mount ignores this list"
         print(printable(f"for     {args.for_image}: {verdict}"))

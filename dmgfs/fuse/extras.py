@@ -1,7 +1,7 @@
 """What a mount may have besides serving: the image moving into memory, a playlist, the kernel's overlay on top, a life as
 root directory. `serve` asks here and knows nothing else of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -71,8 +71,19 @@ class Extras:
             for one in beside:
                 one.stop()
 
-    def lower(self, volume: Volume, view: View) -> VolumeLower:
-        """Raises Unsupported for a volume that the kernel's overlay cannot have below."""
+    def lower(self, volume: Volume, view: View, beside: Sequence[Beside]) -> VolumeLower:
+        """beside: who may want to know what is opened. Raises Unsupported for a volume that the kernel's overlay cannot
+        have below."""
+        lower = self._lower(volume, view)
+        if self.playlist is not None:
+            from dmgfs.fuse.playlist import Playing
+
+            for one in beside:
+                if isinstance(one, Playing):
+                    one.watch(lower)
+        return lower
+
+    def _lower(self, volume: Volume, view: View) -> VolumeLower:
         if self.overlay_budget is None:
             return VolumeLower(volume, view)
         from dmgfs.fuse.exactlower import ExactLower, refuse

@@ -25,7 +25,9 @@ from typing import Literal, Protocol, cast
 
 from dmgfs.errors import DmgError
 from dmgfs.fuse.boundary import trace
+from dmgfs.fuse.firstuses import FirstUses
 from dmgfs.image import Image
+from dmgfs.lower import VolumeLower
 from dmgfs.playlist import MOST_LENGTH, Part, Playlist, identity_of, merge, read_file, trim, write_file
 from dmgfs.source import Buffer, ByteSource, Load
 
@@ -209,13 +211,19 @@ class Playing:
         self._name = ""
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
-        self._saved = -1
+        self._saved = (-1, -1)
+        self._uses: FirstUses | None = None
         self._disk = WatchedDisk(image.disk, image.cache.budget // 4)
         self._list = self._prepare()
         image.disk = self._disk
         if self._list is not None:
             self._disk.listener = Replay(self._list.parts, self._disk.below, image.cache.budget // 2)
             self._disk.listener.start()
+
+    def watch(self, lower: VolumeLower) -> None:
+        """What shows the volume. Before the mount serves."""
+        if self._folder >= 0:
+            self._uses = FirstUses(lower)
 
     def _prepare(self) -> Playlist | None:
         """Opens what recording needs; the list to replay."""
@@ -279,7 +287,7 @@ class Playing:
                 f"{one.too_late} too late"
             )
         if self._keeper is not None:
-            words.append(f"{len(self._disk.touches)} parts recorded, {max(self._saved, 0)} kept")
+            words.append(f"{len(self._disk.touches)} parts recorded, {max(self._saved[0], 0)} kept")
         return f"playlist {', '.join(words) or 'without use'}"
 
     def _keep(self) -> None:
@@ -295,15 +303,18 @@ class Playing:
         except OSError as error:
             log.warning("playlist %s cannot be saved: %s", ascii(self._name)[1:-1], error.strerror)
         finally:
+            if self._uses is not None:
+                self._uses.stop()
             self._close()
 
     def _save(self) -> None:
-        now = Playlist(self._image, self._disk.size, tuple(self._disk.touches))
+        files = () if self._uses is None else self._uses.files()
+        now = Playlist(self._image, self._disk.size, tuple(self._disk.touches), files)
         if self._wish.kind == "auto":
             now = trim(now if self._list is None else merge([self._list, now]), MOST_AUTOMATIC)
-        if len(now.parts) != self._saved:
+        if (len(now.parts), len(now.files)) != self._saved:
             write_file(now, self._name, self._folder)
-            self._saved = len(now.parts)
+            self._saved = len(now.parts), len(now.files)
 
     def _prune(self) -> None:
         """The longest unused lists go."""

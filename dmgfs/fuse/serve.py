@@ -106,7 +106,7 @@ def serve(
         if volume.info.journal == "replayed":
             detail = ascii(volume.info.journal_detail)[1:-1]
             log.info("%s: the journal is replayed: %s; the image stays as it is", ascii(image.path)[1:-1], detail)
-        lower = extras.lower(volume, view)
+        lower = extras.lower(volume, view, companions)
         stack = below.enter_context(layers(lower, identity(image, volume)))
         overlay, shadow = overlay_with(stack, shadow)
         writable = shadow is not None or late_shadow

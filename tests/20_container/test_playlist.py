@@ -18,8 +18,8 @@ IMAGE = "0123456789abcdef" * 2
 DISK = 1 << 40
 
 
-def made(*parts: tuple[int, int], image: str = IMAGE, disk: int = DISK) -> Playlist:
-    return Playlist(image, disk, parts)
+def made(*parts: tuple[int, int], image: str = IMAGE, disk: int = DISK, files: tuple[int, ...] = ()) -> Playlist:
+    return Playlist(image, disk, parts, files)
 
 
 SOUND = made((0, 512), (1 << 20, 256 << 10), (20480, 7))
@@ -31,15 +31,18 @@ PARTS = st.lists(
 )
 
 
-@given(PARTS)
-def test_what_is_written_is_read(parts: list[tuple[int, int]]) -> None:
-    one = made(*parts)
+@given(PARTS, st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_what_is_written_is_read(parts: list[tuple[int, int]], files: list[int]) -> None:
+    one = made(*parts, files=tuple(files))
     assert from_text(to_text(one)) == one
 
 
 def test_a_list_reads_as_documented() -> None:
     text = b"dmgfs playlist 1\nimage " + IMAGE.encode() + b"\ndisk 4096\n512 1024\n0 512\n"
     assert from_text(text) == made((512, 1024), (0, 512), disk=4096)
+    assert to_text(from_text(text)) == text
+    text = text.replace(b"playlist 1", b"playlist 2") + b"file 99\nfile 16\n"
+    assert from_text(text) == made((512, 1024), (0, 512), disk=4096, files=(99, 16))
     assert to_text(from_text(text)) == text
 
 
@@ -48,7 +51,14 @@ def test_a_list_reads_as_documented() -> None:
     [
         (b"", NotAnImage, "not a playlist"),
         (b"koly", NotAnImage, "not a playlist"),
-        (b"dmgfs playlist 2\n", Unsupported, "version '2'"),
+        (b"dmgfs playlist 3\n", Unsupported, "version '3'"),
+        (b"dmgfs playlist 2\nimage " + IMAGE.encode() + b"\ndisk 5\nfile 1\n0 5\n", CorruptImage, "line 5"),
+        (b"dmgfs playlist 2\nimage " + IMAGE.encode() + b"\ndisk 5\nfile -1\n", CorruptImage, "line 4"),
+        (
+            b"dmgfs playlist 2\nimage " + IMAGE.encode() + b"\ndisk 5\n" + b"file 1\n" * 65537,
+            CorruptImage,
+            "65537 files",
+        ),
         (b"dmgfs playlist 1\n", CorruptImage, "line 2"),
         (b"dmgfs playlist 1\nimage ../../etc/passwd\ndisk 5\n", CorruptImage, "line 2"),
         (b"dmgfs playlist 1\nimage " + IMAGE.encode() + b"\ndisk -5\n", CorruptImage, "line 3"),

@@ -33,6 +33,7 @@ def test_show(run, lists):
         "disk": 1 << 30,
         "parts": 2,
         "bytes": (1 << 20) + 4096,
+        "files": 0,
         "list": [[1 << 20, 1 << 20], [0, 4096]],
     }
 

@@ -12,6 +12,9 @@ from builders.udif import Piece, Table, build
 from exercise.daemon import becomes, process_of
 from exercise.mounted import dmgfs
 
+from dmgfs import open_image
+from dmgfs.playlist import read_file
+
 pytestmark = pytest.mark.kernel
 
 NAMES = [f"file {number:02}" for number in range(40)]
@@ -65,6 +68,9 @@ def test_the_second_start_finds_everything_in_memory(packed, place, tmp_path):
     log, kept = tmp_path / "log", tmp_path / "list"
     first = use(packed, place, log, start, "--playlist", f"record={kept}")
     assert first.misses >= len(start)
+    with open_image(packed) as image:
+        volume = image.volume()
+        assert [volume.node(number).name for number in read_file(str(kept)).files] == start
     shown = dmgfs("playlist", "show", kept, "--for", packed)
     assert shown.code == 0
     assert "recorded with it" in shown.out
