@@ -51,6 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=COMPRESSIONS,
         help="files as macOS compresses them: zlib (decmpfs), or LZFSE, which macOS knows since 10.11",
     )
+    parser.add_argument(
+        "--playlist",
+        metavar="FILE",
+        help="lay these files out first: a list of paths, or what `mount --playlist record=FILE` wrote",
+    )
+    parser.add_argument("--playlist-image", metavar="IMAGE", help="the image with which the playlist was recorded")
     parser.add_argument("--owners", metavar="on|UID:GID", help="as recorded (on, the default), or one owner for all")
     parser.add_argument("--one-file-system", action="store_true", help="leave out what is mounted inside SRC")
     parser.add_argument(
@@ -95,6 +101,7 @@ def _create(args: argparse.Namespace) -> int:
     saved: list[Saved | None] = []
     try:
         origin.gather(name)
+        _order(args, inventory)
         settings = Settings(hfsx=args.fs == "hfsx", created=created, size=size, journal=None if args.journal else 0)
         volume = write_volume(
             inventory, origin, settings, settled=lambda: saved.append(_compress(args, inventory, origin))
@@ -125,6 +132,23 @@ def _origin(
 
     file = sys.stdin.buffer if args.image == "-" else os.fdopen(os.open(args.image, os.O_RDONLY | os.O_CLOEXEC), "rb")
     return TarOrigin(file, inventory, owner=owner, latest=latest, advance=found.advance)
+
+
+def _order(args: argparse.Namespace, inventory: "Inventory") -> None:
+    """--playlist: which contents come first."""
+    from dmgfs.cli.options import WrongUsage
+
+    if args.playlist is None:
+        if args.playlist_image is not None:
+            raise WrongUsage("--playlist-image without --playlist")
+        return
+    from dmgfs.cli.playlistfiles import paths_of
+    from dmgfs.gathering.order import place_first
+
+    found, missing = place_first(inventory, paths_of(args.playlist, args.playlist_image))
+    if missing:
+        told = f"{missing} of {found + missing} files are not in the new volume"
+        print(printable(f"dmgfs: {args.playlist}: {told}"), file=sys.stderr)
 
 
 def _compress(args: argparse.Namespace, inventory: "Inventory", origin: "FolderOrigin | TarOrigin") -> "Saved | None":

@@ -1,5 +1,5 @@
 """The contents of a new volume, in the order in which they lie on it: data forks, resource forks, large attributes, one
-behind the other. Read from where they come from when their place on the disk is read.
+behind the other, object by object. Read from where they come from when their place on the disk is read.
 
 Rule: any thread may read; what the source cannot give is an error that names the object.
 """
@@ -84,18 +84,17 @@ def _forks(inventory: Inventory) -> Iterator[_Fork]:
             for name, length in rows:
                 yield _Fork(cnid, _ATTRIBUTE, bytes(name), length)
 
-    last = 0
-    while True:
-        rows = database.execute(
-            "SELECT cnid, size * (1 - kept), resource * (1 - resource_kept) FROM object WHERE cnid > ? ORDER BY cnid"
-            " LIMIT ?",
-            (last, _BATCH),
-        ).fetchall()
-        if not rows:
-            return
-        for row in rows:
-            last = row[0]
-            yield from of(*row)
+    forks = "cnid, size * (1 - kept), resource * (1 - resource_kept)"
+    for order, rest in (
+        ("rank", f"{forks} FROM first JOIN object USING (cnid) WHERE rank > ?"),
+        ("cnid", f"{forks} FROM object WHERE cnid > ? AND cnid NOT IN (SELECT cnid FROM first)"),
+    ):
+        query = f"SELECT {order}, {rest} ORDER BY {order} LIMIT ?"
+        last = 0
+        while rows := database.execute(query, (last, _BATCH)).fetchall():
+            last = rows[-1][0]
+            for _, *row in rows:
+                yield from of(*row)
 
 
 class ContentsSource:

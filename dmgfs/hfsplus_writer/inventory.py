@@ -4,7 +4,7 @@ links, how many children a folder has.
 
 Rules that hold here:
 - an object's number (CNID) is given when it is added and never changes; contents are laid out in the order of the
-  numbers;
+  numbers, after those that somebody wants to come first;
 - nothing is refused one by one: what HFS+ cannot hold is collected, and `finish` names it;
 - what a source needs to find an object's contents again is an opaque value here.
 """
@@ -56,6 +56,7 @@ CREATE TABLE attribute (
 CREATE TABLE seen (
     device INTEGER NOT NULL, number INTEGER NOT NULL, cnid INTEGER NOT NULL, PRIMARY KEY (device, number)
 ) WITHOUT ROWID;
+CREATE TABLE first (rank INTEGER PRIMARY KEY, cnid INTEGER NOT NULL UNIQUE);
 CREATE TABLE piece (
     start INTEGER PRIMARY KEY, cnid INTEGER NOT NULL, kind INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL
 );
@@ -203,6 +204,10 @@ class Inventory:
             (parent, self.folding(name), name),
         ).fetchone()
         return None if found is None else Known(parent, name, *found)
+
+    def place_first(self, number: int) -> None:
+        """The contents of this object are laid out before all others, in the order of the calls."""
+        self.database.execute("INSERT OR IGNORE INTO first (cnid) VALUES (?)", (number,))
 
     def drop_replaced(self) -> None:
         """Of the objects that have one name, letter by letter, the last stays."""
