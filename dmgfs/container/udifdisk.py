@@ -242,6 +242,11 @@ class UdifDisk:
                 for at in range(skip - skip % RAW_PART, skip + size, RAW_PART):
                     yield start + at, min(RAW_PART, whole - at)
 
+    def stretches(self, offset: int, length: int) -> Iterator[tuple[int, bool]]:
+        """(length, whether the image says that it is zeros) of everything in the range, in order."""
+        for index, _, size in self._pieces(offset, length):
+            yield size, index is None or self._kind[index] == _ZERO
+
     def packed_runs(self, run_type: int) -> Iterator[tuple[int, int, int]]:
         """(offset on the disk, length there, index for `packed`) of the runs with this coding, in order."""
         kind = self._codes.get(run_type, _BROKEN)

@@ -4,6 +4,7 @@ shadow, which are not ours."""
 import errno
 import hashlib
 import random
+import threading
 
 import pytest
 from builders.fault_disk import FaultDisk, killed, unplugged
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dmgfs.blockshadow import BlockShadow, DiskLower, DiskTree, View, views_of
 from dmgfs.blockshadow.disklower import DISK
+from dmgfs.blockshadow.zeros import Stretch
 from dmgfs.errors import OutOfRange
 from dmgfs.partitions import Partition
 from dmgfs.source import Buffer, MemorySource, Run, RunSource
@@ -90,6 +92,114 @@ def test_another_base_is_refused(tmp_path):
     shadow.close()
     with pytest.raises(ShadowBase):
         FileStore.open_file(tmp_path / "shadow", {**BASE, "image ends": "abd"})
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "zero", "discard"]), st.integers(0, SIZE - 1), st.integers(0, 9000), st.booleans()
+    ),
+    max_size=12,
+)
+
+
+@given(changes, st.sampled_from(["ram", "file"]))
+@settings(max_examples=40, deadline=None)
+def test_zeros_and_what_nobody_needs(operations, kind):
+    """A discard takes whole pages that were written; all others stay. What is said to be zeros is."""
+    disk = FaultDisk()
+    shadow = BlockShadow(MemorySource(ORIGINAL), RamStore(1 << 20) if kind == "ram" else FileStore(disk, BASE))
+    model, written = bytearray(ORIGINAL), set()
+    for what, offset, length, sync in operations:
+        end = min(SIZE, offset + length)
+        if what == "discard":
+            shadow.discard(offset, end - offset)
+            for page in written:
+                start, stop = page * 4096, min(SIZE, (page + 1) * 4096)
+                if offset <= start and stop <= end:
+                    model[start:stop] = bytes(stop - start)
+        else:
+            data = bytes(end - offset) if what == "zero" else b"\xaa" * (end - offset)
+            if what == "zero":
+                shadow.zero(offset, end - offset)
+            else:
+                shadow.write(offset, data)
+            model[offset:end] = data
+            written |= set(range(offset // 4096, (end + 4095) // 4096)) if end > offset else set()
+        if sync:
+            shadow.sync()
+        assert shadow.read(0, SIZE) == model
+        found = shadow.stretches(offset, end - offset)
+        assert sum(one.length for one in found) == end - offset
+        for one in found:
+            assert not one.zeros or not any(model[one.offset : one.offset + one.length])
+    shadow.close()
+    if kind == "file":
+        again = BlockShadow(MemorySource(ORIGINAL), FileStore(FaultDisk(bytes(disk.data)), BASE))
+        assert again.read(0, SIZE) == model
+
+
+def test_zeros_take_no_room_and_what_is_discarded_gives_it_back():
+    store = RamStore(256 << 10)
+    shadow = BlockShadow(Pattern(1 << 30), store)
+    for _ in range(10):
+        shadow.write(0, b"\xaa" * (160 << 10))
+        shadow.discard(0, 160 << 10)
+        assert shadow.stretches(0, 4 << 20) == [
+            Stretch(0, 160 << 10, True),
+            Stretch(160 << 10, (4 << 20) - (160 << 10), False),
+        ]
+    shadow.zero(4096 * 1000 + 1, 20 << 20)
+    assert shadow.read(4096 * 1001, 20 << 20) == bytes(4096 * 5119) + shadow.read(4096 * 6120, 4096)
+    shadow.discard(0, 1 << 30)
+    assert store.used < 64 << 10
+
+
+class Slow:
+    """A disk whose first page is waited for until somebody says so."""
+
+    size = SIZE
+
+    def __init__(self) -> None:
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def read(self, offset: int, length: int) -> Buffer:
+        if offset < 4096:
+            self.asked.set()
+            assert self.may.wait(30)
+        return ORIGINAL[offset : offset + length]
+
+    def cold(self, offset: int, length: int):
+        return ()
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_nobody_waits_for_the_disk_that_another_waits_for(how):
+    base = Slow()
+    shadow = BlockShadow(base, RamStore(1 << 20))
+    shadow.write(4096 * 3, b"x" * 4096)
+    found = []
+
+    def wait() -> None:
+        if how == "write":
+            shadow.write(10, b"part of the page")
+        found.append(shadow.read(0, SIZE))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert base.asked.wait(30)
+    shadow.write(4096 * 2 + 5, b"meanwhile")
+    assert shadow.read(4096 * 2 + 5, 9) == b"meanwhile"
+    shadow.write(4096, b"y" * 4096)
+    base.may.set()
+    thread.join()
+    want = bytearray(ORIGINAL)
+    want[4096 : 4096 * 2] = b"y" * 4096
+    want[4096 * 2 + 5 : 4096 * 2 + 14] = b"meanwhile"
+    want[4096 * 3 : 4096 * 4] = b"x" * 4096
+    if how == "write":
+        want[10:26] = b"part of the page"
+    assert found == [want]
+    assert shadow.read(0, SIZE) == want
 
 
 # -- what XNU's vn shadow gets wrong (bsd/dev/vn) ----------------------------------------------
