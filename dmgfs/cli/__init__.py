@@ -52,6 +52,7 @@ VERBS = (
     "ramdisk",
     "attach",
     "detach",
+    "serve",
     "imageboot",
     "doctor",
     "hdik",

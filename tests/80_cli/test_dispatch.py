@@ -35,6 +35,14 @@ def test_no_verb_without_a_mount_imports_fuse(rich: Path, tmp_path: Path, verb: 
     assert imports_of(verb, str(rich), *more).isdisjoint({"trio", "pyfuse3", "cryptography"})
 
 
+def test_nothing_of_a_server_is_imported_for_other_verbs() -> None:
+    for arguments in (["--help"], ["mount", "nowhere", "nowhere"], ["attach", "nowhere", "/"]):
+        program = f"import sys; from dmgfs.cli import main; main({arguments!r}); print('\\n' + ' '.join(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        found = set(done.stdout.splitlines()[-1].split())
+        assert not {name for name in found if name.startswith("dmgfs.nbd")}, arguments
+
+
 def test_version(run) -> None:
     assert run("--version").out == f"dmgfs {__version__}\n".encode()
 
@@ -55,7 +63,7 @@ def test_wrong_arguments_of_a_verb_are_64(arguments: list[str], capfd: pytest.Ca
 NO_IMAGE = (
     *("mount", "unmount", "enter", "status", "shadow", "playlist"),
     *("create", "newfs", "commit", "diff", "patch"),
-    *("ramdisk", "attach", "detach", "hdik", "vndevice", "nbdst", "shims", "nbi", "rc"),
+    *("ramdisk", "attach", "detach", "serve", "hdik", "vndevice", "nbdst", "shims", "nbi", "rc"),
     *("imageboot", "doctor"),
 )
 """Verbs whose first argument is none, or of whose failures other tests speak."""

@@ -1,0 +1,13 @@
+"""What nbdkit loads. It runs in the Python inside nbdkit, which knows nothing of the environment that dmgfs lives in.
+
+Rules: the names that nbdkit looks for are those of `dmgfs.nbd.server`; errors of callbacks are one line in the log.
+"""
+
+import json
+import os
+import sys
+
+sys.path[:0] = json.loads(os.environ["DMGFS_SERVE_PATH"])
+sys.tracebacklimit = 0
+
+from dmgfs.nbd.server import *  # noqa: E402, F403
