@@ -34,8 +34,14 @@ ATTRIBUTES_FILE_ID = 8
 
 NODE_CACHE_BYTES = 16 << 20
 
-RECENT_OBJECTS = 8192
-"""Objects found again by their number without a way through the tree: who lists a folder asks for what is in it next. Some
+LISTED_PLACES = 32_768
+"""Files whose records need not be searched for: who lists a folder reads its files next. About 100 bytes each."""
+
+_INDEX_BITS = 16  # more records than that do not fit in a node
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+RECENT_OBJECTS = 1024
+"""Objects found again by their number without a look at their record: who asks for one asks again. Some
 700 bytes each."""
 
 _JOURNAL_FILES = (encode(".journal"), encode(".journal_info_block"))
@@ -114,6 +120,7 @@ class HfsPlusVolume:
         self._cache = cache
         self._identity = object()
         self._recent: LRU[int, Node] = LRU(RECENT_OBJECTS)
+        self._places: dict[int, int] = {}  # file → leaf and index of its record, as listed
         self._last_record: tuple[int, Leaf | None, int] = 0, None, 0  # who asks for an object opens it next
         nodes: ChunkCache[Any] = ChunkCache(node_cache_bytes)
         self._extents = Extents(source, header.block_size, header.total_blocks)
@@ -237,10 +244,14 @@ class HfsPlusVolume:
         last, leaf, index = self._last_record
         if last == cnid and leaf is not None:
             return leaf, index
-        leaf, index = self._catalog.by_number(cnid)
-        number = self._catalog.number_at(leaf, index)
-        if number != cnid:
-            raise CorruptImage(LAYER, f"object {cnid}", f"object {number} is in its place")
+        place = self._places.get(cnid)
+        if place is not None:
+            leaf, index = self._catalog.tree.node(place >> _INDEX_BITS, 1), place & _INDEX_MASK
+        else:
+            leaf, index = self._catalog.by_number(cnid)
+            number = self._catalog.number_at(leaf, index)
+            if number != cnid:
+                raise CorruptImage(LAYER, f"object {cnid}", f"object {number} is in its place")
         self._last_record = cnid, leaf, index
         return leaf, index
 
@@ -263,7 +274,9 @@ class HfsPlusVolume:
     def children(self, parent: int, after: Hashable | None, limit: int) -> Page:
         catalog = self._catalog
         hidden = self._hidden if parent == ROOT_FOLDER else frozenset()
-        recent = self._recent
+        places = self._places
+        if len(places) > LISTED_PLACES:
+            places.clear()
         nodes: list[Node] = []
         # The cursor is the key of the last record seen. The smallest key of a folder is that of its thread.
         cursor = after if isinstance(after, bytes) else catalog.first_key(parent)
@@ -271,6 +284,7 @@ class HfsPlusVolume:
         while place is not None:
             leaf, start = place
             end = catalog.end_in(leaf, parent, start)
+            base = leaf.number << _INDEX_BITS
             for index in range(start, end):
                 if len(nodes) >= limit:
                     return Page(nodes, cursor)
@@ -278,7 +292,7 @@ class HfsPlusVolume:
                 if entry.__class__ is not Node:
                     entry = self._listed(leaf, index)
                 elif entry.mode & 0xF000 != _FOLDER:  # a folder's place must be that of its thread, here and always
-                    recent[entry.cnid] = entry
+                    places[entry.cnid] = base | index
                 if entry is not None and entry.cnid not in hidden:
                     nodes.append(entry)
                 cursor = leaf.keys[index]
