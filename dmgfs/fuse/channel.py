@@ -16,12 +16,11 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dmgfs.fuse import wire
 from dmgfs.fuse.direct import Answer, Unwanted
-from dmgfs.fuse.driver import Driver, Held
+from dmgfs.fuse.driver import Driver, Held, Outcome, Pursuit
 
 if TYPE_CHECKING:
     from dmgfs.fuse.boundary import Boundary
@@ -40,7 +39,7 @@ _HEADER = wire.IN_HEADER.size
 
 
 class Channel:
-    """For one mount. later(function, *arguments): starts an asynchronous function beside the requests."""
+    """For one mount. waiting: requests that wait for workers."""
 
     def __init__(self, direct: "Direct", driver: Driver, boundary: "Boundary") -> None:
         self._direct = direct
@@ -57,6 +56,9 @@ class Channel:
         self._methods: dict[int, tuple[str, Method]] = {}  # none before INIT
         self.poll = select.epoll()
         self.waiting = 0
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._asleep = False
+        self.poll.register(self._bell, select.EPOLLIN)
 
     # -- beginning and end -------------------------------------------------------------------------------------------------
 
@@ -92,9 +94,33 @@ class Channel:
 
     # -- requests --------------------------------------------------------------------------------------------------------
 
-    def take(self, later: Callable[..., None]) -> bool | None:
-        """Reads a request. False: it is answered, or will be by what `later` was given. True: pyfuse3 is to read its
-        descriptor. None: there was none."""
+    def ring(self) -> bool:
+        """In a worker: ends `sleep`. False if nobody sleeps."""
+        if self._asleep:
+            os.eventfd_write(self._bell, 1)
+        return self._asleep
+
+    def sleep(self, milliseconds: float) -> bool:
+        """Waits for a request or a worker, so long at most. False if neither came."""
+        self._asleep = True  # before the look: who hands something back now either is seen or rings
+        try:
+            found = self.poll.poll(0 if self._driver.pool.landed else milliseconds / 1000)
+        finally:
+            self._asleep = False
+        if any(descriptor == self._bell for descriptor, _ in found):
+            os.eventfd_read(self._bell)
+        return bool(found or self._driver.pool.landed)
+
+    def settle(self) -> None:
+        """Goes on with what workers have brought. To be called after `sleep` and before anybody waits otherwise: the bell
+        rings once."""
+        if self._driver.pool.landed:
+            self._driver.pool.land()
+
+    def take(self) -> bool | None:
+        """Reads a request. False: it is answered, or will be when workers have brought what it needs. True: pyfuse3 is to
+        read its descriptor. None: there was none."""
+        self.settle()
         if self._owed:
             self._pass_on()
         try:
@@ -118,7 +144,7 @@ class Channel:
                     self._boundary.requests += 1
                     answer = steps if isinstance(steps, bytes) else self._driver.now(steps)
                     if isinstance(answer, Held):
-                        later(self._finish, request, unique, answer)
+                        self._pursue(request, unique, answer)
                     else:
                         self._answer(unique, answer)
                     return False
@@ -149,14 +175,16 @@ class Channel:
         for at in range(first, first + count * wire.FORGET_ONE.size, wire.FORGET_ONE.size):
             self._direct.forget(*wire.FORGET_ONE.unpack_from(self._buffer, at))
 
-    async def _finish(self, request: str, unique: int, held: "Held[Answer]") -> None:
-        self.waiting += 1
-        try:
-            self._answer(unique, await self._driver.finish(held))
-        except BaseException as error:
-            self._fail(request, unique, error)
-        finally:
+    def _pursue(self, request: str, unique: int, held: "Held[Answer]") -> None:
+        def deliver(outcome: Outcome[Answer]) -> None:
             self.waiting -= 1
+            try:
+                self._answer(unique, outcome())
+            except BaseException as error:
+                self._fail(request, unique, error)
+
+        self.waiting += 1
+        Pursuit(self._driver, held, deliver).start()
 
     # -- answers ---------------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,6 @@ class Requests:
         self.lowlevel = self
         self.haste = Haste()
         self._channel = channel
-        self._nursery: _Nursery | None = None
         self._gate = Gate()
         self._held_up = 0  # handlers that wait for something
         self._in_a_row = 0
@@ -187,8 +186,7 @@ class Requests:
     def open_nursery(self) -> _Nursery:
         if self._channel is not None:
             self._channel.begin_again()
-        self._nursery = _Nursery(self._gate)
-        return self._nursery
+        return _Nursery(self._gate)
 
     def notify_closing(self, descriptor: int) -> None:
         trio.lowlevel.notify_closing(descriptor if self._channel is None else self._channel.poll.fileno())
@@ -226,24 +224,27 @@ class Requests:
         while True:
             self._in_a_row += 1
             if self._in_a_row < IN_A_ROW:
-                taken = channel.take(self._later)
-                if taken is None and not (self._held_up or channel.waiting):
-                    for _ in range(self.haste.looks):
-                        taken = channel.take(self._later)
-                        if taken is not None:
-                            self.haste.found()
-                            break
-                    else:
-                        self.haste.in_vain()
-                        if channel.poll.poll(MOMENT / 1000):
-                            continue
+                taken = channel.take()
+                if taken is None and not self._held_up:
+                    taken = self._look(channel)
+                    if taken is None and channel.sleep(MOMENT):
+                        continue
                 if taken:
                     return
                 if taken is not None:
                     continue
+            channel.settle()
             self._in_a_row = 0
             await trio.lowlevel.wait_readable(channel.poll.fileno())
 
-    def _later(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(function, *arguments, name="dmgfs-answer")
+    def _look(self, channel: Channel) -> bool | None:
+        """As `channel.take`, a few times; not while a worker decodes for a request, who would have to wait for this."""
+        if channel.waiting:
+            return None
+        for _ in range(self.haste.looks):
+            taken = channel.take()
+            if taken is not None:
+                self.haste.found()
+                return taken
+        self.haste.in_vain()
+        return None

@@ -118,7 +118,7 @@ class Session:
             self._pool.stop()
 
     async def _main(self) -> None:
-        self._pool.attach()
+        self._pool.attach(self._channel.ring if self._channel is not None else None)
         forbid_blocking()
         for companion in self._companions:
             companion.start()

@@ -5,6 +5,8 @@
 import errno
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,7 @@ from dmgfs.fuse import wire
 from dmgfs.fuse.boundary import Boundary
 from dmgfs.fuse.channel import Channel
 from dmgfs.fuse.direct import Unwanted
-from dmgfs.fuse.driver import Driver, Held
+from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.pool import Pool
 from dmgfs.source import Cold, Load, forbid_blocking
 from overlay.vfs import Ask
@@ -62,8 +64,8 @@ class Ends:
         self.libfuse = device.fileno()
         self.answers = Answers(frozen)
         self.boundary = Boundary()
-        self.channel = Channel(self.answers, Driver(Pool(1)), self.boundary)  # type: ignore[arg-type]
-        self.later: list[tuple[object, ...]] = []
+        self.pool = Pool(1)
+        self.channel = Channel(self.answers, Driver(self.pool), self.boundary)  # type: ignore[arg-type]
         self.channel.begin(self.libfuse)
         self.unique = 0
 
@@ -71,7 +73,7 @@ class Ends:
         self.unique += 1
         head = wire.IN_HEADER.pack(40 + len(body), opcode, self.unique, inode, 0, 0, 1, 0, 0)
         self.kernel.send(head + body)
-        return self.channel.take(lambda *work: self.later.append(work))
+        return self.channel.take()
 
     def answer(self) -> tuple[int, bytes]:
         data = self.kernel.recv(1 << 16)
@@ -86,7 +88,7 @@ class Ends:
         assert request[40:] == wire.INIT_IN.pack(7, 38, 1 << 17, offered)
         body = wire.INIT_OUT.pack(7, 38, 1 << 17, wire.ATOMIC_O_TRUNC, 12, 9) + bytes(40)
         os.write(self.libfuse, wire.OUT_HEADER.pack(16 + len(body), 0, self.unique) + body)
-        assert self.channel.take(lambda *work: None) is None
+        assert self.channel.take() is None
         error, answer = self.answer()
         assert not error
         assert answer[20:] == bytes(40)
@@ -109,7 +111,7 @@ def ends() -> Iterator[Ends]:
 
 
 def test_nothing_there(ends):
-    assert ends.channel.take(lambda *work: None) is None
+    assert ends.channel.take() is None
 
 
 def test_before_the_introduction_everything_goes_to_libfuse(ends):
@@ -150,7 +152,7 @@ def test_a_request_that_is_left_to_libfuse_reaches_it_whole_and_its_answer_the_k
         assert ends.ask(opcode, body, inode) is True
         assert os.read(ends.libfuse, 1 << 16)[40:] == body
         os.write(ends.libfuse, wire.OUT_HEADER.pack(16 + 3, 0, ends.unique) + b"yes")
-        assert ends.channel.take(lambda *work: None) is None
+        assert ends.channel.take() is None
         assert ends.answer() == (0, b"yes")
 
 
@@ -160,7 +162,7 @@ def test_an_answer_in_two_pieces_is_put_together(ends):
     whole = wire.OUT_HEADER.pack(16 + 100, 0, ends.unique) + bytes(100)
     for part in (whole[:10], whole[10:50], whole[50:]):
         os.write(ends.libfuse, part)
-        assert ends.channel.take(lambda *work: None) is None
+        assert ends.channel.take() is None
     assert ends.answer() == (0, bytes(100))
 
 
@@ -195,20 +197,87 @@ def test_only_what_is_unwanted_is_enosys(ends):
     assert ends.answer() == (-errno.ENOSYS, b"")
 
 
-def test_what_is_not_in_memory_is_left_for_later(ends):
+async def test_what_is_not_in_memory_is_answered_when_workers_have_brought_it(ends):
     ends.introduce()
+    there: list[bytes] = []
+    may = threading.Event()
+
+    def load() -> None:
+        may.wait(5)
+        there.append(b"decoded")
 
     def cold() -> bytes:
-        raise Cold([Load("key", lambda: None)])
+        if not there:
+            raise Cold([Load("key", load)])
+        return there[0]
 
     ends.answers.result = cold
-    assert ends.ask(wire.GETATTR, GETATTR_IN) is False
-    ((_, request, unique, held),) = ends.later
-    assert (request, unique) == ("getattr", ends.unique)
-    assert isinstance(held, Held)
-    ends.kernel.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        ends.kernel.recv(1)
+    ends.pool.attach(ends.channel.ring)
+    ends.pool.start()
+    try:
+        assert ends.ask(wire.GETATTR, GETATTR_IN) is False
+        assert ends.channel.waiting == 1
+        ends.kernel.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ends.kernel.recv(1)
+        threading.Timer(0.05, may.set).start()
+        assert ends.channel.sleep(5000)
+        ends.channel.settle()
+        assert ends.answer() == (0, b"decoded")
+        assert ends.channel.waiting == 0
+    finally:
+        may.set()
+        ends.pool.stop()
+
+
+async def test_a_worker_that_is_done_before_anybody_sleeps_is_not_missed(ends):
+    ends.introduce()
+    there: list[bytes] = []
+
+    def cold() -> bytes:
+        if not there:
+            raise Cold([Load("key", lambda: there.append(b"decoded"))])
+        return there[0]
+
+    ends.answers.result = cold
+    ends.pool.attach(ends.channel.ring)
+    ends.pool.start()
+    try:
+        for _ in range(200):
+            there.clear()
+            assert ends.ask(wire.GETATTR, GETATTR_IN) is False
+            limit = time.monotonic() + 5
+            while ends.channel.waiting and time.monotonic() < limit:
+                ends.channel.sleep(1000)
+                ends.channel.settle()
+            assert ends.answer() == (0, b"decoded")
+    finally:
+        ends.pool.stop()
+
+
+async def test_what_a_worker_finds_damaged_is_the_requests_error(ends):
+    ends.introduce()
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "gone")
+
+    def cold() -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            raise Cold([Load("key", fail)])
+        raise OSError(errno.EIO, "gone")
+
+    ends.answers.result = cold
+    ends.pool.attach(ends.channel.ring)
+    ends.pool.start()
+    try:
+        assert ends.ask(wire.GETATTR, GETATTR_IN) is False
+        limit = time.monotonic() + 5
+        while ends.channel.waiting and time.monotonic() < limit:
+            ends.channel.sleep(100)
+            ends.channel.settle()
+        assert ends.answer() == (-errno.EIO, b"")
+    finally:
+        ends.pool.stop()
 
 
 def test_a_quick_load_is_run_at_once(ends):

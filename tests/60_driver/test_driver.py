@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from dmgfs.cache import ChunkCache
-from dmgfs.fuse.driver import Driver
+from dmgfs.fuse.driver import Disk, Driver
 from dmgfs.fuse.pool import Pool
 from dmgfs.source import Cold, Load, forbid_blocking
 from overlay.vfs import Ask, Steps
@@ -168,3 +168,68 @@ async def test_ask_outside_of_an_operation(driver):
     assert await driver.ask(cache.get, "chunk", lambda: b"data") == b"data"
     assert await driver.ask(cache.get, "chunk", lambda: b"other") == b"data"
     assert (driver.hits, driver.misses) == (1, 1)
+
+
+def test_bytes_that_come_from_the_disk_at_once_are_waited_for(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("dmgfs.fuse.driver.perf_counter", lambda: now[0])
+    disk = Disk()
+    for _ in range(100):
+        for number, _ in enumerate(disk.looks()):
+            now[0] += Disk.PATIENCE / 10
+            if number == 3:
+                break
+        assert number == 3
+
+
+def test_a_slow_disk_is_not_waited_for(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("dmgfs.fuse.driver.perf_counter", lambda: now[0])
+    disk = Disk()
+    looked = []
+    for _ in range(Disk.REST + 10):
+        looks = 0
+        for _ in disk.looks():
+            looks += 1
+            now[0] += Disk.PATIENCE / 10
+        looked.append(looks)
+    assert looked[0] > 5
+    assert set(looked[Disk.CREDIT : Disk.REST - Disk.CREDIT]) == {1}
+    assert max(looked[Disk.REST :]) > 5  # now and then it is tried again
+
+
+async def test_a_quick_load_whose_bytes_are_under_way_is_tried_again(driver):
+    tries = []
+
+    def quick() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise Cold([Load("bytes", lambda: None)])
+
+    def read() -> bytes:
+        if len(tries) < 3:
+            raise Cold([Load("chunk", lambda: None, quick)])
+        return b"data"
+
+    assert await driver.run(asking(read)) == b"data"
+    assert len(tries) == 3
+
+
+async def test_a_closed_operation_is_not_gone_on_with(driver):
+    gate = threading.Event()
+    ended = []
+
+    def steps() -> Steps[int]:
+        try:
+            yield Ask(lambda: (_ for _ in ()).throw(Cold([Load("slow", lambda: gate.wait(5))])), ())
+        finally:
+            ended.append(True)
+        return 1
+
+    with trio.move_on_after(0.05) as scope:
+        await driver.run(steps())
+    assert scope.cancelled_caught
+    assert ended == [True]
+    gate.set()
+    await driver.pool.call(lambda: None)
+    assert ended == [True]

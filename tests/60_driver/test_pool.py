@@ -157,13 +157,13 @@ async def test_what_was_read_ahead_wakes_nobody_and_is_found_landed(pool: Pool) 
     flight = pool.read_ahead(Load("ahead", lambda: None))
     assert flight is not None
     deadline = time.monotonic() + 5
-    while not pool._done and time.monotonic() < deadline:
+    while not pool.landed and time.monotonic() < deadline:
         time.sleep(0.001)  # noqa: ASYNC251  # trio must not have its turn
-    assert not flight.landed.is_set()
+    assert not flight.landed
     runs: list[int] = []
     again = Load("ahead", lambda: runs.append(1))
     with trio.fail_after(5):
         await pool.fetch([again])
-    assert flight.landed.is_set()
+    assert flight.landed
     assert runs == []  # the flight of before was waited for, and it was there already
     assert pool.read_ahead(again) is not None

@@ -257,3 +257,35 @@ def test_pyfuse3_gets_trio_back() -> None:
     with requests.instead_of_trio(Fs()):
         assert module.trio is requests
     assert module.trio is trio
+
+
+class RestlessChannel:
+    """A channel with a request each time it is asked, until `left` is used up; then a worker brings something at the very
+    moment at which trio's turn has come."""
+
+    def __init__(self) -> None:
+        self.poll = select.epoll()
+        self.waiting = 1
+        self.left = IN_A_ROW - 2
+        self.open = True
+        self.settled: list[int] = []
+
+    def take(self) -> bool | None:
+        if self.left == 0:
+            return None
+        self.left -= 1
+        return False
+
+    def sleep(self, milliseconds: float) -> bool:
+        return True  # "a worker is back", and the row is over
+
+    def settle(self) -> None:
+        self.settled.append(self.left)
+
+
+async def test_what_workers_brought_is_seen_to_before_trio_waits() -> None:
+    channel = RestlessChannel()
+    requests = Requests(channel)  # type: ignore[arg-type]
+    with trio.move_on_after(0.1):
+        await requests.wait_readable(0)
+    assert channel.settled == [0]
