@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("overlay", "dmgfs")
 NOT_SERVING = (
     *("dmgfs.cli", "dmgfs.packing", "dmgfs.gathering", "dmgfs.hfsplus_writer"),
-    *("dmgfs.bootargs", "dmgfs.__main__"),
+    *("dmgfs.bootargs", "dmgfs.nbd", "dmgfs.__main__"),
 )
 """What other verbs do."""
 STANDARD = (
