@@ -58,6 +58,15 @@ class Geometry(NamedTuple):
     def size(self) -> int:
         return self.total * self.block_size
 
+    def clump(self, place: Place) -> int:
+        """What a file of the volume's own grows by, in bytes."""
+        return clump_of(place.blocks * self.block_size, self.total, self.block_size)
+
+
+def clump_of(size: int, total: int, block_size: int) -> int:
+    """As much as the file has, but fsck takes more than a quarter of the volume for damage. total: blocks."""
+    return min(size, total // 4 * block_size)
+
 
 def blocks_of(size: int, block_size: int) -> int:
     return -(-size // block_size)

@@ -24,7 +24,7 @@ from dmgfs.hfsplus_writer.base import Base
 from dmgfs.hfsplus_writer.btree import BIG_KEYS
 from dmgfs.hfsplus_writer.contents import ContentsSource, Origin, RewrittenFork, place_contents
 from dmgfs.hfsplus_writer.dates import date
-from dmgfs.hfsplus_writer.geometry import MOST_BLOCKS, Place, blocks_of
+from dmgfs.hfsplus_writer.geometry import MOST_BLOCKS, Place, blocks_of, clump_of
 from dmgfs.hfsplus_writer.inventory import Inventory
 from dmgfs.hfsplus_writer.records import (
     attributes,
@@ -36,7 +36,7 @@ from dmgfs.hfsplus_writer.records import (
 )
 from dmgfs.hfsplus_writer.space import Space
 from dmgfs.hfsplus_writer.structures import UNUSED_NODES_ARE_ZERO, fork, journal_header
-from dmgfs.hfsplus_writer.trees import EXTENT_KEY, MOST_ATTRIBUTE_KEY, MOST_CATALOG_KEY, Trees, nodes_for, whole
+from dmgfs.hfsplus_writer.trees import EXTENT_KEY, MOST_ATTRIBUTE_KEY, MOST_CATALOG_KEY, Trees, nodes_for
 from dmgfs.source import ByteSource, MemorySource, Run, RunSource
 
 _TREE_NODE, _EXTENTS_NODE = 8192, 4096
@@ -157,7 +157,10 @@ class _Writer:
         blocks = blocks_of(source.size, self._block)
         start = self._space.first(blocks)
         self._put(start * self._block, Run(source, 0, source.size))
-        return fork(source.size, source.size, Place(start, blocks))
+        return fork(source.size, self._clump(source.size), Place(start, blocks))
+
+    def _clump(self, size: int) -> int:
+        return clump_of(size, self._base.header.totalBlocks, self._block)
 
     def _extents_tree(self) -> dict[str, object]:
         records = overflow_size(self._inventory)
@@ -169,7 +172,7 @@ class _Writer:
                 nodes=nodes,
                 max_key_length=EXTENT_KEY,
                 flags=BIG_KEYS,
-                clump=whole(_LEAST_EXTENTS, _EXTENTS_NODE, self._block),
+                clump=self._clump(nodes * _EXTENTS_NODE),
             )
         )
 
@@ -184,7 +187,7 @@ class _Writer:
                 nodes=nodes,
                 max_key_length=MOST_CATALOG_KEY,
                 key_compare=compare if base.hfsx else 0,
-                clump=nodes * _TREE_NODE,
+                clump=self._clump(nodes * _TREE_NODE),
             )
         )
 
@@ -199,7 +202,7 @@ class _Writer:
                 node_size=_TREE_NODE,
                 nodes=nodes,
                 max_key_length=MOST_ATTRIBUTE_KEY,
-                clump=nodes * _TREE_NODE,
+                clump=self._clump(nodes * _TREE_NODE),
             )
         )
 
@@ -219,7 +222,7 @@ class _Writer:
         size = blocks * self._block
         map_ = MemorySource(self._space.map(total, self._tail, size))
         self._put(start * self._block, Run(map_, 0, size))
-        return total, fork(size, size, Place(start, blocks))
+        return total, fork(size, self._clump(size), Place(start, blocks))
 
     # -- what is there once ----------------------------------------------------------------------------------------------
 

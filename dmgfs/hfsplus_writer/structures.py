@@ -62,7 +62,7 @@ def volume_header(geometry: Geometry, facts: HeaderFacts) -> bytes:
     bytes_of = geometry.block_size
 
     def whole(place: Place) -> dict[str, object]:
-        return fork(place.blocks * bytes_of, place.blocks * bytes_of, place)
+        return fork(place.blocks * bytes_of, geometry.clump(place), place)
 
     header: bytes = VolumeHeader.build(
         {

@@ -118,7 +118,7 @@ def write_volume(
         nodes=catalog_nodes,
         max_key_length=MOST_CATALOG_KEY,
         key_compare=compare if settings.hfsx else 0,
-        clump=geometry.catalog.blocks * block_size,
+        clump=geometry.clump(geometry.catalog),
     )
     attributes_tree = None
     if attribute_nodes:
@@ -127,7 +127,7 @@ def write_volume(
             node_size=settings.attributes_node,
             nodes=attribute_nodes,
             max_key_length=MOST_ATTRIBUTE_KEY,
-            clump=geometry.attributes.blocks * block_size,
+            clump=geometry.clump(geometry.attributes),
         )
     extents_tree = trees.make(
         (),
@@ -135,7 +135,7 @@ def write_volume(
         nodes=needs.extents // settings.extents_node,
         max_key_length=EXTENT_KEY,
         flags=BIG_KEYS,
-        clump=needs.extents,
+        clump=geometry.clump(geometry.extents),
     )
     objects, folders = inventory.one("SELECT count(*), sum(folder) FROM object")
     facts = HeaderFacts(

@@ -106,6 +106,15 @@ def test_fsck_finds_no_fault(case_sensitive: bool, more: dict[str, object], tmp_
     judge(volume, tmp_path / "volume")
 
 
+@pytest.mark.parametrize("count", [3, 60])
+def test_trees_that_are_most_of_a_volume(count: int, tmp_path: Path) -> None:
+    """fsck takes it for damage if a tree's file would grow by more than a quarter of the volume."""
+    inventory = started()
+    for number in range(count):
+        inventory.attribute(add(inventory, 2, f"{'n' * 200} {number}", b""), "value", bytes(3700))
+    judge(written(inventory), tmp_path / "volume")
+
+
 def test_everything_is_where_it_belongs() -> None:
     reader = opened(written(full(case_sensitive=False)))
     linked = reader.find(2, "FIRST NAME")
