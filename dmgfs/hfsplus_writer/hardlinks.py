@@ -44,8 +44,8 @@ def settle_links(inventory: "Inventory") -> None:
         ).fetchone()
         reference = _reference(bytes(name)) if parent == folder else None
         if reference is None:
-            reference = target
-            links.insert(0, _move(inventory, target, folder))
+            first, reference = _move(inventory, target, folder)
+            links.insert(0, first)
         database.execute("UPDATE object SET special=?, counted=? WHERE cnid=?", (len(links), links[0], target))
         neighbours = zip(links, [0, *links[:-1]], [*links[1:], 0], strict=True)
         database.executemany(
@@ -60,17 +60,26 @@ def _reference(name: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-def _move(inventory: "Inventory", target: int, folder: int) -> int:
-    """Into the private folder, a link in its place; the link's number."""
+def _move(inventory: "Inventory", target: int, folder: int) -> tuple[int, int]:
+    """Into the private folder, a link in its place; the link's number, and the one by which links find the object: its own
+    unless another one, of a volume that others wrote, goes by that already."""
     first = inventory.reserve()
+    reference = target
+    while inventory.one("SELECT count(*) FROM object WHERE parent=? AND key=?", folder, _key(inventory, reference))[
+        0
+    ]:
+        reference = inventory.reserve()
     inventory.database.execute(_FIRST_NAME, (first, _LINK_MODE, target))
-    name = encode(f"iNode{target}")
-    key = inventory.folding(name)
+    name, key = encode(f"iNode{reference}"), _key(inventory, reference)
     inventory.database.execute(
         "UPDATE object SET parent=?, key=?, name=? WHERE cnid=?",
         (folder, key, None if key == name else name, target),
     )
-    return first
+    return first, reference
+
+
+def _key(inventory: "Inventory", reference: int) -> bytes:
+    return inventory.folding(encode(f"iNode{reference}"))
 
 
 def _private_folder(inventory: "Inventory") -> tuple[int, int]:
