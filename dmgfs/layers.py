@@ -18,6 +18,7 @@ from overlay.disk import FileDisk
 from overlay.errors import ShadowError
 from overlay.file import FileStore
 from overlay.fingerprint import fingerprint
+from overlay.overlay import Overlay
 from overlay.stratum import Stratum
 from overlay.superblock import Base, over
 from overlay.tree import Tree
@@ -51,12 +52,14 @@ class Layer:
 
 
 class Stack:
-    """lower: what all layers together show. layers: lowest first."""
+    """lower: what all layers together show. layers: lowest first. views: the same as overlays, each over those below it;
+    not to be closed."""
 
     def __init__(self, lower: Lower, base: Base) -> None:
         self.lower = lower
         self.layers: list[Layer] = []
         self._base = base
+        self.views: list[Overlay] = []
         self._top: tuple[Tree, FileStore] | None = None  # not yet in the base
         self._lock = threading.Lock()
 
@@ -73,6 +76,9 @@ class Stack:
     def add(self, path: str, tree: Tree, store: FileStore) -> None:
         """A layer on top; `tree` is loaded. Raises ShadowDamaged."""
         self.base()
+        view = Overlay(self.lower)
+        view.attach(store, tree)
+        self.views.append(view)
         self.lower = Stratum(self.lower, tree, store)
         self._top = tree, store
         self.layers.append(Layer(path, len(tree.nodes), store.used))

@@ -68,13 +68,9 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _changes(args: argparse.Namespace) -> Iterator[Opened]:
     """The changes over their image: of a live mount a copy that does not change."""
-    from dmgfs.errors import Unsupported
-
     with tempfile.TemporaryDirectory(prefix="dmgfs-commit-") as folder:
         if not is_file(args.where):
             _save(args, os.path.join(folder, "shadow"))
-        if args.shadow_ro:
-            raise Unsupported("a new image of several shadows", "commit the lowest one first, then the next")
         with opened_over(args) as opened:
             yield opened
 
@@ -119,7 +115,7 @@ def _commit(args: argparse.Namespace, opened: Opened) -> int:
     inventory = Inventory(case_sensitive=base.case_sensitive)
     try:
         base.load(inventory)
-        origin = ChangesOrigin(opened.overlay, inventory, base.block_size)
+        origin = ChangesOrigin([*opened.layers, opened.overlay], inventory, base.block_size)
         origin.apply()
         revised = revise_volume(inventory, origin, base, modified=epoch()[0], may_grow=True)
         for line in origin.left.lines():

@@ -55,9 +55,11 @@ def is_file(where: str) -> bool:
 
 
 class Opened(NamedTuple):
-    """A shadow file over its image. partition: the one that holds the volume."""
+    """A shadow file over its image. partition: the one that holds the volume. layers: the shadows between the two, lowest
+    first."""
 
     overlay: Overlay
+    layers: list[Overlay]
     image: "Image"
     partition: "Partition"
 
@@ -105,7 +107,7 @@ def opened_over(args: argparse.Namespace) -> Iterator[Opened]:
                     text = f"there is no snapshot {args.snapshot}; `dmgfs shadow snapshot list` shows them"
                     raise OSError(errno.ENOENT, text, args.where)
                 overlay = found.view
-            yield Opened(overlay, image, partition)
+            yield Opened(overlay, stack.views, image, partition)
         finally:
             store.close()
 

@@ -1,16 +1,18 @@
-"""The changes of an overlay, put into the inventory of the volume that they were made over.
+"""The changes of an overlay, or of several that lie one on the other, put into the inventory of the volume that they were
+made over.
 
 Rules that hold here:
 - what the overlay did not touch is not looked at;
 - an object of the volume keeps its number, whatever its name is now; what is new gets numbers in the order in which it was
   made;
+- overlays are applied one after the other, the lowest first; contents are read from the topmost at the end;
 - an attribute counts as changed only where it differs from what the same view showed below, so a view never gets into the
   volume.
 """
 
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dmgfs.errors import Unsupported
 from dmgfs.gathering.translation import (
@@ -26,6 +28,7 @@ from dmgfs.gathering.translation import (
     with_link_type,
 )
 from dmgfs.hfsplus.attributes import DECMPFS
+from dmgfs.hfsplus.links import FILES_FOLDER
 from dmgfs.hfsplus.structs import DATA_FORK, UF_COMPRESSED
 from dmgfs.hfsplus.unicode import encode
 from dmgfs.hfsplus_writer.dates import date
@@ -33,6 +36,7 @@ from dmgfs.hfsplus_writer.geometry import blocks_of
 from dmgfs.hfsplus_writer.inventory import FINDER_INFO, RESOURCE_FORK, Inventory, Item
 from dmgfs.lower import PRIVATE_PREFIX
 from dmgfs.source import Buffer
+from dmgfs.volume import ROOT_FOLDER
 from overlay.overlay import Overlay
 from overlay.tree import Directory, File, Node, Own
 from overlay.vfs import Attr, Entry, run
@@ -44,12 +48,13 @@ _BATCH = 256
 
 
 class ChangesOrigin:
-    """view: an overlay that does not change, over the volume that `inventory` was filled from. left: what had no place on
-    the volume. After `apply` it gives the new contents."""
+    """views: overlays that do not change, lowest first, the lowest over the volume that `inventory` was filled from. left:
+    what had no place on the volume. After `apply` it gives the new contents."""
 
-    def __init__(self, view: Overlay, inventory: Inventory, block_size: int) -> None:
+    def __init__(self, views: Sequence[Overlay], inventory: Inventory, block_size: int) -> None:
         self.left = Left()
-        self._view = view
+        self._views = views
+        self._view = views[-1]
         self._block_size = block_size
         self._inventory = inventory
         self._database = inventory.database
@@ -59,6 +64,11 @@ class ChangesOrigin:
 
     def apply(self) -> None:
         """Raises what the volume below raises, Unsupported."""
+        for view in self._views:
+            self._view = view
+            self._apply()
+
+    def _apply(self) -> None:
         tree = self._view.tree
         living = sorted((ino, node) for ino, node in tree.nodes.items() if node.attr.nlink)
         for ino, _ in living:
@@ -68,7 +78,7 @@ class ChangesOrigin:
         for ino, node in living:
             if isinstance(node.body, Directory) and self._view.is_lower(ino):
                 for entry in self._hidden(ino, node.body):
-                    self._take_away(ino, entry)
+                    self._take_away(self._number(ino), entry)
         for ino, node in living:
             if isinstance(node.body, Directory):
                 for own in node.body.added.values():
@@ -102,7 +112,8 @@ class ChangesOrigin:
 
     def _take_away(self, parent: int, entry: Entry) -> None:
         rows = self._database.execute(
-            "SELECT cnid, key FROM object WHERE parent=?1 AND (cnid=?2 OR link=?2) ORDER BY cnid", (parent, entry.ino)
+            "SELECT cnid, key FROM object WHERE parent=?1 AND (cnid=?2 OR link=?2) ORDER BY cnid",
+            (parent, self._number(entry.ino)),
         ).fetchall()
         if not rows:
             raise Unsupported(f"a new image where a hard link of a folder ({entry.name!r}) was changed")
@@ -140,6 +151,8 @@ class ChangesOrigin:
         if own.ino not in self._placed or stat.S_ISCHR(node.attr.mode) or stat.S_ISBLK(node.attr.mode):
             again = own.ino in self._placed
             if again:
+                if self._view is not self._views[-1]:
+                    raise Unsupported("a new image of a layer with hard links of devices below another shadow")
                 self.left.count("hard links of devices, which become devices of their own")
             self._placed.add(own.ino)
             self._add(self._inventory.reserve() if again else number, parent, stored, own.ino, node.attr)
@@ -184,6 +197,7 @@ class ChangesOrigin:
     def _update(self, ino: int, node: Node) -> None:
         """An object of the volume that is not what it was."""
         old, new = self._view.lower.getattr(ino), node.attr
+        cnid = self._number(ino)
         pairs = (
             ("mode", old.mode, new.mode, new.mode),
             ("uid", old.uid, new.uid, new.uid),
@@ -194,13 +208,13 @@ class ChangesOrigin:
         )
         for column, before, after, value in pairs:
             if before != after:
-                self._database.execute(f"UPDATE object SET {column}=? WHERE cnid=?", (value, ino))
+                self._database.execute(f"UPDATE object SET {column}=? WHERE cnid=?", (value, cnid))
         if isinstance(node.body, File):
-            self._new_contents(ino, new.size)
+            self._new_contents(cnid, ino, new.size)
         for name, changed in sorted((node.xattrs or {}).items()):
-            self._attribute(ino, name, changed)
+            self._attribute(cnid, name, changed)
 
-    def _new_contents(self, cnid: int, size: int) -> None:
+    def _new_contents(self, cnid: int, ino: int, size: int) -> None:
         flags, start, old_size, kept = self._inventory.one(
             "SELECT flags, start, size, kept FROM object WHERE cnid=?", cnid
         )
@@ -216,7 +230,7 @@ class ChangesOrigin:
             )
             self._database.execute("DELETE FROM attribute WHERE cnid=? AND name=?", (cnid, encode(DECMPFS)))
         self._database.execute(
-            "UPDATE object SET size=?, kept=?, source=? WHERE cnid=?", (size, 1 if stays else 0, cnid, cnid)
+            "UPDATE object SET size=?, kept=?, source=? WHERE cnid=?", (size, 1 if stays else 0, ino, cnid)
         )
 
     def _attribute(self, cnid: int, name: bytes, value: bytes | None) -> None:
@@ -250,16 +264,35 @@ class ChangesOrigin:
         """What has no name any more, with all that is below it, and what was behind links that are all gone."""
         database = self._database
         database.execute("DELETE FROM object WHERE parent=? AND link IS NOT NULL", (_LIMBO,))
+        self._keep_linked()
         database.execute(
             "WITH RECURSIVE lost (cnid) AS (SELECT cnid FROM object WHERE parent=? UNION"
             " SELECT o.cnid FROM object o JOIN lost ON o.parent=lost.cnid)"
             " DELETE FROM object WHERE cnid IN (SELECT cnid FROM lost)",
             (_LIMBO,),
         )
+        private = "SELECT cnid FROM object WHERE parent=? AND key=?"
         for target in linked:
             if not self._inventory.one("SELECT count(*) FROM object WHERE link=?", target)[0]:
-                database.execute("DELETE FROM object WHERE cnid=?", (target,))
+                database.execute(
+                    f"DELETE FROM object WHERE cnid=? AND parent IN ({private})",
+                    (target, ROOT_FOLDER, self._inventory.folding(FILES_FOLDER)),
+                )
         database.execute("DELETE FROM attribute WHERE cnid NOT IN (SELECT cnid FROM object)")
+
+    def _keep_linked(self) -> None:
+        """What a layer below made with several names stands under the first of them: if that is gone, under another one."""
+        lost = (
+            "SELECT o.cnid, min(l.cnid) FROM object o JOIN object l ON l.link=o.cnid WHERE o.parent=? GROUP BY o.cnid"
+        )
+        for cnid, link in self._database.execute(lost, (_LIMBO,)).fetchall():
+            parent, key, name = self._database.execute(
+                "SELECT parent, key, name FROM object WHERE cnid=?", (link,)
+            ).fetchone()
+            self._database.execute("DELETE FROM object WHERE cnid=?", (link,))
+            self._database.execute(
+                "UPDATE object SET parent=?, key=?, name=? WHERE cnid=?", (parent, key, name, cnid)
+            )
 
     # -- contents ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import os
 import random
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from builders.sound import SoundBuilder
 
 from dmgfs import open_image
 from dmgfs.identity import identity
+from dmgfs.layers import stacked
 from dmgfs.lower import View, VolumeLower
 from overlay.file import FileStore
 from overlay.overlay import Overlay
@@ -67,22 +69,25 @@ def base(path: Path) -> Path:
 
 
 class Changed:
-    """An image under a shadow file, to be changed."""
+    """An image under a shadow file, to be changed. layers: shadows between the two."""
 
-    def __init__(self, image: Path, shadow: Path) -> None:
-        self.image, self.shadow = image, shadow
+    def __init__(self, image: Path, shadow: Path, layers: Sequence[Path] = ()) -> None:
+        self.image, self.shadow, self.layers = image, shadow, layers
 
     def __enter__(self) -> Overlay:
-        self._image = open_image(self.image)
-        volume = self._image.volume()
+        self._open = ExitStack()
+        image = self._open.enter_context(open_image(self.image))
+        volume = image.volume()
         lower = VolumeLower(volume, VIEW)
-        self.overlay = Overlay(lower, FileStore.open_file(self.shadow, identity(self._image, volume)))
+        below = stacked(lower, identity(image, volume), [*map(str, self.layers)], force_base=False)
+        stack = self._open.enter_context(below)
+        self.overlay = Overlay(stack.lower, FileStore.open_file(self.shadow, stack.base()))
         return self.overlay
 
     def __exit__(self, *_: object) -> None:
         run(self.overlay.fsync())
         self.overlay.close()
-        self._image.close()
+        self._open.close()
 
 
 def walk(overlay: Overlay, ino: int, path: bytes = b"") -> Iterator[tuple[bytes, int]]:
@@ -216,6 +221,57 @@ def test_a_commit_holds_what_the_mount_showed(run, tmp_path: Path, seed: int) ->
         for path in wanted:
             assert found[path] == wanted[path], path
         assert run("verify", "--deep", image).code == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_are_committed_with_what_lies_on_them(run, tmp_path: Path, seed: int) -> None:
+    image = base(tmp_path / "base")
+    chance = random.Random(100 + seed)
+    layers: list[Path] = []
+    for number in range(3):
+        changed = Changed(image, tmp_path / f"shadow {number}", layers)
+        with changed as overlay:
+            change(overlay, chance, 120)
+            names = {name for name, ino in walk(overlay, overlay.root) if stat.S_ISCHR(_mode(overlay, ino))}
+            for name in sorted(names):  # hard links of devices are refused below the topmost
+                entry = find(overlay, name)
+                if overlay_run(overlay.getattr(entry[1])).nlink > 1:
+                    overlay_run(overlay.unlink(entry[0], name.rpartition(b"/")[2]))
+            wanted = seen(overlay)
+        layers = [*layers, changed.shadow]
+    words = [word for layer in layers[:-1] for word in ("--shadow-ro", str(layer))]
+    commit(run, changed, tmp_path / "out", "--format", "raw", *words)
+    found = seen_in(tmp_path / "out")
+    assert found.keys() == wanted.keys()
+    for path in wanted:
+        assert found[path] == wanted[path], path
+    assert run("verify", "--deep", tmp_path / "out").code == 0
+
+
+def test_numbers_of_links_that_others_gave(run, tmp_path: Path) -> None:
+    """A volume may have an object of number N, and a hard link that another object is found by under that number."""
+    volume = SoundBuilder()
+    number = volume.file(ROOT, "file", b"contents")
+    volume.inode(number, b"of two names", 2)
+    for name in ("link", "other"):
+        volume.file_link(ROOT, name, number)
+    image = tmp_path / "image"
+    image.write_bytes(volume.build().data)
+    changed = Changed(image, tmp_path / "shadow")
+    with changed as overlay:
+        attempt(overlay.link(number, overlay.root, b"again"))
+        wanted = seen(overlay)
+    assert wanted[b"/again"].names == {b"/file", b"/again"}
+    commit(run, changed, tmp_path / "out")
+    assert seen_in(tmp_path / "out") == wanted
+
+
+def find(overlay: Overlay, path: bytes) -> tuple[int, int]:
+    """(folder, object) of a path."""
+    parent = ino = overlay.root
+    for name in path.split(b"/")[1:]:
+        parent, ino = ino, overlay_run(overlay.lookup(ino, name)).ino
+    return parent, ino
 
 
 def test_what_did_not_change_is_taken_over_as_it_is(run, tmp_path: Path) -> None:

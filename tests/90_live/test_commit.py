@@ -47,6 +47,27 @@ def test_the_new_image_shows_what_the_mount_shows(tmp_path: Path) -> None:
         assert ended.code == 0, ended.out
 
 
+def test_layers_go_into_the_new_image(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("a", "b", "c"):
+        (tree / name).write_text(name * 5000)
+    image, layer, out = tmp_path / "image.dmg", tmp_path / "layer", tmp_path / "out.dmg"
+    assert dmgfs("create", tree, image).code == 0
+    with mounted(image, tmp_path / "mnt", "--shadow", layer) as place:
+        (place / "a").unlink()
+        (place / "new").write_text("of the layer")
+        os.link(place / "new", place / "new too")
+    with mounted(image, tmp_path / "mnt", "--shadow-ro", layer, "--shadow", "ram") as place:
+        (place / "b").write_text("of the topmost")
+        (place / "new").unlink()
+        ended = dmgfs("commit", place, out)
+        assert ended.code == 0, ended.err
+        with mounted(out, tmp_path / "new") as other:
+            assert list(differences(os.fsencode(place), os.fsencode(other))) == []
+            assert sorted(os.listdir(other)) == ["b", "c", "new too"]
+
+
 def test_a_read_only_mount_has_nothing_to_commit(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     image = tmp_path / "image.dmg"
