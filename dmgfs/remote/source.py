@@ -1,0 +1,91 @@
+"""RemoteSource: the object as a byte source. Reads are blocks (see there), in memory, in the folder, or fetched."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from dmgfs.remote.blocks import BLOCK, MOST_SPAN, Blocks
+from dmgfs.remote.cachefolder import CacheFolder
+from dmgfs.remote.fetcher import Fetcher
+from dmgfs.source import Buffer, Cold, Load, check_range, may_block
+
+
+class RemoteSource:
+    """size: bytes. url: as it may be shown. Takes over fetcher and folder. Raises as `Fetcher.open`."""
+
+    def __init__(self, fetcher: Fetcher, folder: CacheFolder | None) -> None:
+        start = fetcher.open(BLOCK)
+        self.url = fetcher.url
+        self.size = fetcher.version.size
+        self._fetcher = fetcher
+        self._folder = folder
+        kept = None
+        if folder is not None and fetcher.version.sure:
+            version = fetcher.version
+            kept = folder.of(
+                "\0".join((fetcher.transport.key, version.etag or version.modified, str(self.size), str(BLOCK)))
+            )
+        self._blocks = Blocks(-(-self.size // BLOCK), self._fetch, fetcher.result, kept)
+        if start and len(start) == min(BLOCK, self.size):
+            self._blocks.put(0, start)
+
+    def read(self, offset: int, length: int) -> Buffer:
+        check_range(self, offset, length, "network")
+        if not length:
+            return b""
+        first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
+        blocks = self._blocks.get(first, last) if may_block() else self._blocks.in_memory(first, last)
+        if blocks is None:
+            raise Cold(self.cold(offset, length))
+        skip = offset - first * BLOCK
+        if len(blocks) == 1:
+            return memoryview(blocks[0])[skip : skip + length]
+        return memoryview(b"".join(blocks))[skip : skip + length]
+
+    def cold(self, offset: int, length: int) -> Sequence[Load]:
+        length = min(length, self.size - offset)
+        if offset < 0 or length <= 0:
+            return ()
+        first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
+        loads = []
+        for start in range(first, last, MOST_SPAN):
+            end = min(start + MOST_SPAN, last)
+            if self._blocks.in_memory(start, end) is None:
+                loads.append(self._load(start, end))
+        return tuple(loads)
+
+    def _load(self, start: int, end: int) -> Load:
+        return Load(("network", id(self), start, end), lambda: self._blocks.get(start, end))
+
+    def _fetch(self, start: int, end: int) -> Any:
+        return self._fetcher.fetch(start * BLOCK, min(end * BLOCK, self.size))
+
+    def abandon(self) -> None:
+        """Ends every wait now; reads fail from here on unless what they want is in memory or in the folder."""
+        self._fetcher.abandon()
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._fetcher.close()
+        if self._folder is not None:
+            self._folder.close()
+
+    def report(self) -> dict[str, Any]:
+        """Figures so far: bytes, counts; what is wrong with the server, if anything is."""
+        counts, tally, trouble = self._fetcher.counts, self._blocks.tally, self._fetcher.trouble
+        return {
+            "url": self.url,
+            "size": self.size,
+            "version": str(self._fetcher.version),
+            "requests": counts.requests,
+            "bytes": counts.bytes,
+            "retries": counts.retries,
+            "failures": counts.failures,
+            "blocks in memory": tally.memory,
+            "blocks on disk": tally.disk,
+            "blocks fetched": tally.fetched,
+            "blocks ahead": tally.ahead,
+            "cache": None if self._folder is None else os.path.abspath(self._folder.path),
+            "trouble": None if trouble is None else trouble[0],
+            "since": None if trouble is None else trouble[1],
+        }
