@@ -35,6 +35,12 @@ def disk_identity(image: Image) -> dict[str, str | int | None]:
 
 def _of_file(image: Image) -> dict[str, str | int | None]:
     known: dict[str, str | int | None] = {}
+    remote = image.remote_below
+    if remote is not None:
+        size = remote.size
+        end = min(_END, size)
+        ends = bytes(remote.read(0, end)) + bytes(remote.read(max(0, size - _END), end))
+        return {"image size": size, "image ends": hashlib.sha256(ends).hexdigest()}
     path = image.path if os.path.exists(image.path) else image.path.partition("//")[0]
     if os.path.isfile(path):
         with open(path, "rb") as file:

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dmgfs.cache import ChunkCache
 from dmgfs.container import Container, OpenFile, open_container, open_source
@@ -21,6 +22,10 @@ from dmgfs.partitions import MOST_PROBED, Partition, read_map, signatures
 from dmgfs.partitions.signatures import Found, probe
 from dmgfs.source import Buffer, ByteSource, FileSource, SliceSource
 from dmgfs.volume import ROOT_FOLDER, Volume
+
+if TYPE_CHECKING:
+    from dmgfs.remote import RemoteSource
+    from dmgfs.remote.settings import Settings
 
 MiB = 1 << 20
 
@@ -58,7 +63,8 @@ def _mountable() -> frozenset[str]:
 class Image:
     """An open image. Use `open_image`; close it or use it as a context manager.
 
-    path: as given. container: kind, disk and facts of the outermost layer that holds the disk. disk: the virtual disk.
+    path: as given, a URL without what is secret in it. remote: the object behind the URL, None for files. container: kind,
+    disk and facts of the outermost layer that holds the disk. disk: the virtual disk.
     scheme: "APM", "GPT", "MBR" or "none". partitions: as the map lists them. cache: decoded chunks of the container and
     of compressed files; node_cache: B-tree nodes.
     """
@@ -71,8 +77,10 @@ class Image:
         node_cache_bytes: int,
         replay: bool,
         outer: "Image | None" = None,
+        remote: "RemoteSource | None" = None,
     ) -> None:
         self.path = path
+        self.remote = remote
         self.container = container
         self.cache = cache
         self.outer = outer
@@ -97,6 +105,11 @@ class Image:
         self.container.close()
         if self.outer is not None:
             self.outer.close()
+
+    @property
+    def remote_below(self) -> "RemoteSource | None":
+        """The object that all bytes come from in the end, for an image in an image as well."""
+        return self.remote if self.outer is None else self.outer.remote_below
 
     @property
     def scheme(self) -> str:
@@ -244,14 +257,17 @@ def open_image(
     replay: bool = True,
     depth: int = 2,
     open_file: OpenFile = FileSource,
+    network: "Settings | None" = None,
 ) -> Image:
-    """Opens a disk image: UDIF, sparse, encrypted, raw, with any partition map or none.
+    """Opens a disk image: UDIF, sparse, encrypted, raw, with any partition map or none. `path` may be a URL.
 
     passphrase: for encrypted images, or a function that is called when one is needed. cache_bytes, node_cache_bytes:
     budgets for decoded data and for B-tree nodes. replay: a dirty journal is replayed in memory. depth: images in one
-    another that `outer.dmg//inner.dmg` may name. open_file: opens the files that the image consists of.
+    another that `outer.dmg//inner.dmg` may name. open_file: opens the files that the image consists of. network: how a URL
+    is read; unless told, as the defaults of `Settings` say.
 
-    Raises NotAnImage, CorruptImage, Unsupported, PassphraseNeeded, WrongPassphrase, OSError (the file cannot be read).
+    Raises NotAnImage, CorruptImage, Unsupported, PassphraseNeeded, WrongPassphrase, OSError (the file cannot be read, the
+    server not reached).
     """
     first, *inner = _chain(os.fspath(path))
     if len(inner) >= depth:
@@ -259,14 +275,18 @@ def open_image(
     ask = (lambda: passphrase) if isinstance(passphrase, bytes) else passphrase
     cache: ChunkCache[Buffer] = ChunkCache(cache_bytes)
 
-    def opened(name: str, container: Container, outer: Image | None) -> Image:
+    def opened(name: str, container: Container, outer: Image | None, remote: "RemoteSource | None" = None) -> Image:
         try:
-            return Image(name, container, cache, node_cache_bytes, replay, outer)
+            return Image(name, container, cache, node_cache_bytes, replay, outer, remote)
         except BaseException:
             container.close()
             raise
 
-    image = opened(first, open_container(first, passphrase=ask, cache=cache, open_file=open_file), None)
+    if _is_url(first):
+        container, remote = _over_network(first, network, ask, cache)
+        image = opened(remote.url, container, None, remote)
+    else:
+        image = opened(first, open_container(first, passphrase=ask, cache=cache, open_file=open_file), None)
     try:
         for name in inner:
             source = _file_inside(image, name)
@@ -278,9 +298,36 @@ def open_image(
     return image
 
 
+def _over_network(
+    url: str, network: "Settings | None", ask: Callable[[], bytes] | None, cache: ChunkCache[Buffer]
+) -> "tuple[Container, RemoteSource]":
+    from dmgfs.remote import Settings, open_remote
+
+    remote = open_remote(url, network or Settings())
+    try:
+        container = open_source(remote, passphrase=ask, cache=cache)
+    except BaseException:
+        remote.close()
+        raise
+    container.closers.append(remote.close)
+    return container, remote
+
+
+def _is_url(path: str) -> bool:
+    if "://" not in path or os.path.exists(path):
+        return False
+    from dmgfs.remote.address import is_url
+
+    return is_url(path)
+
+
 def _chain(path: str) -> list[str]:
     """`outer.dmg//folder/inner.dmg` as its parts. A path that exists as it stands is one part."""
     if not os.path.exists(path):
+        if _is_url(path):
+            from dmgfs.remote.address import split
+
+            return split(path)
         at = path.find("//")
         while at > 0:
             if os.path.exists(path[:at]):

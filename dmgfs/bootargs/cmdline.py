@@ -35,6 +35,7 @@ _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 _DEVICE = re.compile(
     r"(?P<disk>(?:/dev/|LABEL=|UUID=|PARTLABEL=|PARTUUID=)[^:]+)(?P<colon>:(?P<path>/.*))?\Z", re.DOTALL
 )
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _KNOWN = ("image", "shadow", "toram", "verify", "playlist", "partition", "on-error", "wait", "options")
 _SWITCHES = frozenset({"toram"})
 _CHOICES = {"verify": ("none", "full"), "on-error": ("fail", "ro", "ram")}
@@ -137,6 +138,9 @@ def _checked(name: str, key: str, value: str | None) -> str:
 def _named(ours: dict[str, str], others: dict[str, str]) -> list[str] | None:
     """The image and those inside of it, from the outside in."""
     if "image" in ours:
+        if _URL.match(ours["image"]):
+            why = "there is no network yet when a machine boots; fetch it to a disk, or mount it later"
+            raise WrongBootArgument(f"dmgfs.image= is a URL: {why}")
         outer, *inner = ours["image"].split("//")
         return [outer, *(file_path("/" + part) for part in inner)]
     for name in _SIGNED:

@@ -154,6 +154,10 @@ def fail(image: str | None, error: BaseException) -> int:
         text = error.strerror if about in ("", image) else f"{about}: {error.strerror}"
     elif isinstance(error, MemoryError):
         text = str(error) or "out of memory"
+    if image and "://" in image:
+        from dmgfs.cli.network import shown
+
+        image = shown(image)
     subject = f"{image}: " if image else ""
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)
     return code_of(error)

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dmgfs.cli import code_of
+from dmgfs.cli.network import network_of, shown
 from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, parse_words
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         if words.ours:
             raise WrongUsage(f"-o {next(iter(words.ours))}: write it as a long option")
         sectors = _sectors(args.image)
+        network = None if sectors is not None else network_of(args)
         shadow = parse_shadow(args.shadow or ("none" if sectors is None else f"ram:{_room_for(sectors)}"))
         if shadow.compress != "none":
             raise WrongUsage(f"--shadow {args.shadow}: a shadow of blocks is not compressed")
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         return _say(f"attach: {error}", USAGE)
     daemon.keep_standard_streams()
     hidden = [shadow.path] if shadow.kind == "file" else []
-    if sectors is None:
+    if sectors is None and network is None:
         args.image = args.image if os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image)
         hidden.append(args.image if os.path.exists(args.image) else args.image.partition("//")[0])
     if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
@@ -107,7 +109,11 @@ def run(args: argparse.Namespace) -> int:
             )
             return 0
         with open_image(
-            args.image, passphrase=passphrase_source(args), cache_bytes=cache_bytes, replay=not args.no_replay
+            args.image,
+            passphrase=passphrase_source(args),
+            cache_bytes=cache_bytes,
+            replay=not args.no_replay,
+            network=network,
         ) as image:
             serve_disk(
                 of_image(image),
@@ -130,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(cause, (DmgError, OSError, MemoryError)):
             raise cause from None
         logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
-        return _say(f"{args.image}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
+        return _say(f"{shown(args.image)}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
     return 0
 
 

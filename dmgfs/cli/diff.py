@@ -9,9 +9,11 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dmgfs.cli.network import add_network_options, is_url, network_of
 from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
 from dmgfs.cli.report import JsonList, human, print_json, printable
 from dmgfs.cli.target import size
+from dmgfs.errors import Unsupported
 
 if TYPE_CHECKING:
     from dmgfs.image import Image
@@ -39,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
     parser.add_argument("--no-replay", action="store_true", help="take dirty volumes as they stand")
     parser.add_argument("--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks")
+    add_network_options(parser)
     add_passphrase_options(parser)
     parser.add_argument("--json", action="store_true", help="write a JSON list")
 
@@ -69,12 +72,20 @@ def run(args: argparse.Namespace) -> int:
 def _open(args: argparse.Namespace, path: str) -> "Image":
     from dmgfs.image import open_image
 
-    return open_image(path, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache)
+    return open_image(
+        path,
+        passphrase=passphrase_source(args),
+        replay=not args.no_replay,
+        cache_bytes=args.cache,
+        network=network_of(args),
+    )
 
 
 def _delta(args: argparse.Namespace) -> int:
     from dmgfs.packing.delta import make_delta
 
+    if is_url(args.image) or is_url(args.other):
+        raise Unsupported("a delta of an image behind a URL", "fetch it first")
     try:
         made = make_delta(args.image, args.other, args.delta, replace=args.force)
     except FileExistsError as error:

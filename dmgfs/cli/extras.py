@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from dmgfs.cli.network import is_url
 from dmgfs.cli.options import Shadow, WrongUsage, choose, parse_shadow
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def check(args: argparse.Namespace, shadow: Shadow) -> Shadow:
     """Raises WrongUsage. The shadow to take: the kernel's overlay is there to be written to, so it has one in memory
     unless told otherwise. Says what is lost with it."""
     parse_playlist(args.playlist)
+    if args.toram and is_url(args.image):
+        raise WrongUsage("--toram takes images of this machine; fetch it first, or leave --toram out")
     if choose("engine", args.engine, ("dmgfs", "overlayfs"), "dmgfs") != "overlayfs":
         return shadow
     if args.shadow is None:

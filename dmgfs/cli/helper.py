@@ -83,6 +83,8 @@ def _mount(args: argparse.Namespace) -> int:
 
 
 def _is_absent(image: str) -> bool:
+    if "://" in image:
+        return False  # nobody knows before it was asked for
     return os.path.isabs(image) and not os.path.exists(image) and not os.path.exists(image.partition("//")[0])
 
 

@@ -19,6 +19,7 @@ from dmgfs.flags import encoding_name
 if TYPE_CHECKING:
     from dmgfs.image import Image
     from dmgfs.partitions import Partition
+    from dmgfs.remote import RemoteSource
     from dmgfs.volume import VolumeInfo
 
 SUMMARY = "show what an image is made of"
@@ -43,13 +44,14 @@ def gather(image: "Image") -> dict[str, Any]:
     """All facts as JSON types. Sizes in bytes, dates in seconds since 1970."""
     container = image.container
     details = {key: value for key, value in container.details.items() if key != "warnings"}
-    stored = sum(_size_on_disk(path) for path in container.files)
+    stored = sum(_size_on_disk(path) for path in container.files) if image.remote is None else image.remote.size
     facts: dict[str, Any] = {
         "image": image.path,
         "container": {"kind": container.kind, **details, "files": [str(path) for path in container.files]},
         "stored_size": stored,
         "disk_size": image.disk.size,
         "compression_ratio": round(image.disk.size / stored, 2) if stored else None,
+        **({} if image.remote is None else {"network": _network(image.remote)}),
         "map": {"scheme": image.scheme, "block_size": image.map.block_size},
         "partitions": [_partition(image, one) for one in image.partitions],
         "warnings": image.warnings,
@@ -57,6 +59,11 @@ def gather(image: "Image") -> dict[str, Any]:
     if image.outer is not None:
         facts["outer"] = gather(image.outer)
     return facts
+
+
+def _network(remote: "RemoteSource") -> dict[str, Any]:
+    report = remote.report()
+    return {name: report[name] for name in ("url", "size", "version")}
 
 
 def _size_on_disk(path: Path) -> int:
@@ -130,6 +137,8 @@ def _container_lines(facts: dict[str, Any]) -> list[str]:
     if facts["compression_ratio"]:
         size += f" (ratio {facts['compression_ratio']})"
     shown.append(_row("size", size))
+    if "network" in facts:
+        shown.append(_row("server's state", facts["network"]["version"]))
     if len(container["files"]) > 1:
         shown.append(_row("files", ", ".join(container["files"])))
     for name, tally in container.get("codecs", {}).items():

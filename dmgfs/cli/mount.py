@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dmgfs.cli import candidates, code_of
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
+from dmgfs.cli.network import network_of, shown
 from dmgfs.cli.options import (
     Shadow,
     Words,
@@ -125,11 +126,14 @@ def run(args: argparse.Namespace) -> int:
         view = view_of(args)
         args.requests = choose("requests", args.requests, ("direct", "pyfuse3"), "direct")
         shadow = check(args, shadow)
+        args.network = network_of(args)
     except WrongUsage as error:
         return _say(f"mount: {error}", USAGE)
     daemon.keep_standard_streams()
-    args.image = _absolute(args.image)
-    kept_visible = [args.image if os.path.exists(args.image) else args.image.partition("//")[0]]
+    kept_visible = []
+    if args.network is None:
+        args.image = _absolute(args.image)
+        kept_visible = [args.image if os.path.exists(args.image) else args.image.partition("//")[0]]
     if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
@@ -145,10 +149,8 @@ def run(args: argparse.Namespace) -> int:
             claimed()
             if "rw" in words.kernel and args.shadow is None and shadow.kind == "none" and not args.late_shadow:
                 # As mount(8) does with a source that is write-protected.
-                _say(
-                    f"{args.image}: mounted read-only: no shadow for changes; shadow=ram or shadow=FILE gives it one",
-                    0,
-                )
+                how = "shadow=ram or shadow=FILE gives it one"
+                _say(f"{shown(args.image)}: mounted read-only: no shadow for changes; {how}", 0)
             if ready is not None:
                 ready()
 
@@ -206,7 +208,7 @@ def _serve(
         if isinstance(cause, (DmgError, OSError, MemoryError)):
             raise cause from None
         logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
-        return _say(f"{args.image}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
+        return _say(f"{shown(args.image)}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
     return 0
 
 
@@ -278,6 +280,7 @@ def _open(args: argparse.Namespace, cache_bytes: int, open_file: "OpenFile") -> 
         cache_bytes=cache_bytes,
         replay=not args.no_replay,
         open_file=open_file,
+        network=args.network,
     )
 
 

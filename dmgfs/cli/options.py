@@ -31,7 +31,7 @@ OURS = frozenset(
     | {"requests", "compress"}
     | {"passphrase-file", "slow-key", "no-replay", "foreground", "acl"}
     | {"late-shadow", "recycle", "force-base", "preallocate", "engine", "toram", "playlist", "liveroot"}
-    | {"on-error", "wait", "verify"}
+    | {"on-error", "wait", "verify", "network-timeout", "network-cache"}
 )
 _SWITCHES = frozenset(
     {"slow-key", "no-replay", "foreground", "acl", "late-shadow", "recycle", "force-base", "toram", "liveroot"}

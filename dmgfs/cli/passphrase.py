@@ -57,7 +57,9 @@ def _get(args: argparse.Namespace) -> bytes:
         raise PassphraseNeeded(
             "the image is encrypted; give its passphrase with --passphrase-file or --passphrase-fd"
         ) from None
-    return getpass.getpass(f"Passphrase for {args.image}: ").encode("utf-8", "surrogateescape")
+    from dmgfs.cli.network import shown
+
+    return getpass.getpass(f"Passphrase for {shown(args.image)}: ").encode("utf-8", "surrogateescape")
 
 
 def _first_line(data: bytes) -> bytes:

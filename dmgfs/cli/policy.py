@@ -29,8 +29,8 @@ MOST_SECONDS = 86400
 
 T = TypeVar("T")
 
-_LATE = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM})
-"""What a disk says that is not there yet."""
+_LATE = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.EHOSTUNREACH})
+"""What a disk says that is not there yet, and a server that cannot be reached yet."""
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dmgfs.cli.network import add_network_options, network_of
 from dmgfs.cli.options import WrongUsage
 from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
 from dmgfs.cli.target import size
@@ -40,6 +41,7 @@ def add_offline_options(parser: argparse.ArgumentParser) -> None:
     add("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
     add("--no-replay", action="store_true", help="take a dirty volume as it stands, without its journal")
     add("--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks, default 64M")
+    add_network_options(parser)
     add_passphrase_options(parser)
     add_view_options(parser)
 
@@ -89,7 +91,11 @@ def opened_over(args: argparse.Namespace) -> Iterator[Opened]:
     with ExitStack() as open_files:
         image = open_files.enter_context(
             open_image(
-                args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
+                args.image,
+                passphrase=passphrase_source(args),
+                replay=not args.no_replay,
+                cache_bytes=args.cache,
+                network=network_of(args),
             )
         )
         partition = image.choose(args.partition)

@@ -61,6 +61,19 @@ def _brief(report: dict[str, Any]) -> str:
     return f"shadow {shadow['kind']}, {used} used, process {report['pid']}"
 
 
+def _network(network: dict[str, Any]) -> list[tuple[str, object]]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(network["since"] or 0))
+    fetched = f"{network['requests']} requests, {human(network['bytes'])}, {network['retries']} retries"
+    blocks = f"{network['blocks in memory']} in memory, {network['blocks on disk']} on disk"
+    return [
+        ("object", f"{human(network['size'])}, {network['version']}"),
+        ("network", f"{fetched}, {network['failures']} failures"),
+        ("blocks", f"{blocks}, {network['blocks fetched']} fetched, {network['blocks ahead']} of them ahead"),
+        ("kept in", network["cache"] or "memory alone"),
+        ("server", f"{network['trouble']}, since {since}" if network["trouble"] else "answers"),
+    ]
+
+
 def _show(report: dict[str, Any]) -> None:
     shadow, cache, lower, loads = report["shadow"], report["cache"], report["lower"], report["loads"]
     errors = ", ".join(f"{kind} {count}" for kind, count in sorted(report["errors"].items())) or "none"
@@ -94,6 +107,7 @@ def _show(report: dict[str, Any]) -> None:
         ("image asked", f"{lower['asked']} times, {lower['not in memory']} not in memory"),
         ("loads", f"{loads['wanted']} wanted, {loads['ahead']} ahead"),
     ]
+    lines += _network(report["network"]) if "network" in report else []
     print(printable(report["mountpoint"]))
     for label, text in lines:
         print(f"  {label:12}{printable(str(text))}")

@@ -4,6 +4,7 @@ Linux shows them."""
 import argparse
 from typing import TYPE_CHECKING
 
+from dmgfs.cli.network import add_network_options, network_of
 from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True, cache: bool = True) -> None:
     """IMAGE and what opening it may need. volume: the verb works on one volume, so it can be chosen. cache: so can the
     memory for decoded chunks."""
-    parser.add_argument("image", metavar="IMAGE", help="disk image; outer.dmg//inner.dmg names an image in an image")
+    parser.add_argument(
+        "image", metavar="IMAGE", help="disk image, or its URL; outer.dmg//inner.dmg names an image in an image"
+    )
     if volume:
         parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
     parser.add_argument(
@@ -24,6 +27,7 @@ def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True, c
         parser.add_argument(
             "--cache", metavar="SIZE", type=size, default="64M", help="memory for decoded chunks, default 64M"
         )
+    add_network_options(parser)
     add_passphrase_options(parser)
 
 
@@ -37,9 +41,16 @@ def open_target(args: argparse.Namespace) -> "Image":
     """The image of the command line. Raises what `open_image` raises."""
     from dmgfs.image import open_image
 
-    return open_image(
-        args.image, passphrase=passphrase_source(args), replay=not args.no_replay, cache_bytes=args.cache
+    image = open_image(
+        args.image,
+        passphrase=passphrase_source(args),
+        replay=not args.no_replay,
+        cache_bytes=args.cache,
+        network=network_of(args),
     )
+    if image.remote is not None:
+        args.image = image.path  # for messages: without what is secret in a URL
+    return image
 
 
 def open_tree(image: "Image", args: argparse.Namespace) -> "Tree":

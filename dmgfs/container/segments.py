@@ -58,7 +58,8 @@ def open_segments(
         raise CorruptImage(LAYER, "trailer", f"claims {count} segments, at most {MOST_SEGMENTS} can be named")
     if first.path is None:
         raise Unsupported(
-            "a segmented image inside another container", "copy all of its segments out and open the first"
+            "a segmented image inside another container or behind a URL",
+            "copy all of its segments out and open the first",
         )
     names = part_names(first.path, count)
     missing = [name.name for name in names if not name.is_file()]

@@ -19,19 +19,21 @@ from overlay.superblock import Base
 if TYPE_CHECKING:
     from dmgfs.fuse.serve import Shadow
     from dmgfs.image import Image
+    from dmgfs.remote import RemoteSource
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What is attached. path, cache: as a Subject of the control verbs."""
+    """What is attached. path, cache, remote_below: as a Subject of the control verbs."""
 
     path: str
     cache: ChunkCache[Buffer]
     disk: ByteSource
     views: list[View]
     base: Base
+    remote_below: "RemoteSource | None" = None
 
 
 def of_image(image: "Image") -> Attached:
@@ -39,7 +41,7 @@ def of_image(image: "Image") -> Attached:
     for warning in image.warnings:
         log.warning("%s: %s", ascii(image.path)[1:-1], ascii(warning)[1:-1])
     views = views_of(image.partitions, image.disk.size)
-    return Attached(image.path, image.cache, image.disk, views, disk_identity(image))
+    return Attached(image.path, image.cache, image.disk, views, disk_identity(image), image.remote_below)
 
 
 def of_memory(sectors: int) -> Attached:

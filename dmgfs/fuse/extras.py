@@ -58,6 +58,11 @@ class Extras:
     def beside(self, image: "Image") -> "Iterator[list[Beside]]":
         """Once the image is open and before its volume is. Stops them at the end. Raises MemoryError, DmgError, OSError."""
         beside: list[Beside] = []
+        remote = image.remote_below
+        if remote is not None:
+            from dmgfs.fuse.network import Network
+
+            beside.append(Network(remote))
         if self.to_ram is not None:
             self.to_ram.prepare(image.container.kind, image.cache.budget)
             beside.append(self.to_ram)

@@ -19,6 +19,9 @@ from overlay.vfs import Content
 WINDOW = 4 << 20
 """Bytes that a stream is ahead of its reader. More gained nothing, in chunks of 256 KiB as of 1 MiB (measured)."""
 
+REMOTE_WINDOW = 8 << 20
+"""The same for an image behind a URL, where each chunk is a way to the server and back."""
+
 NEAR = 1 << 20
 """The kernel sends the parts of one sequential read side by side, and not always in order: a read belongs to a stream if
 twice its own length reaches the stream's end, and this at most. Small reads at random places do not look like a stream."""
@@ -39,11 +42,11 @@ class Stream:
 
 
 class ReadAhead:
-    """Reading ahead for the whole mount, `budget` bytes at most. Used on the trio thread only."""
+    """Reading ahead for the whole mount, `budget` bytes at most, `window` for each stream. Used on the trio thread only."""
 
-    def __init__(self, pool: Pool, budget: int) -> None:
+    def __init__(self, pool: Pool, budget: int, window: int = WINDOW) -> None:
         self._pool = pool
-        self.window = max(min(WINDOW, budget // 2), 0)
+        self.window = max(min(window, budget // 2), 0)
         self._most = max(budget // self.window, 1) if self.window else 0
         self._active: OrderedDict[Stream, None] = OrderedDict()
 

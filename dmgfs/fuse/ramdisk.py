@@ -24,6 +24,7 @@ from dmgfs.fuse.scaffold import flags_of
 if TYPE_CHECKING:
     from dmgfs.cache import ChunkCache
     from dmgfs.fuse.verbs import Spelled
+    from dmgfs.remote import RemoteSource
     from overlay.vfs import Buffer
 
 Union = Literal["none", "bsd", "overlay"]
@@ -112,6 +113,7 @@ class Disk:
 
     path: str
     cache: "ChunkCache[Buffer]"
+    remote_below: "RemoteSource | None" = None
 
 
 def serve_ram_disk(

@@ -24,7 +24,7 @@ from dmgfs.fuse.housekeeping import Housekeeping
 from dmgfs.fuse.log import Target, open_log
 from dmgfs.fuse.mountpoint import FSTYPE
 from dmgfs.fuse.pool import Pool
-from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.prefetch import REMOTE_WINDOW, WINDOW, ReadAhead
 from dmgfs.fuse.respelling import Respelling
 from dmgfs.fuse.service import Service
 from dmgfs.fuse.session import Session
@@ -49,6 +49,8 @@ PLAIN = Extras()
 
 WORKERS_VARIABLE = "DMGFS_WORKERS"
 MOST_WORKERS = 64
+REMOTE_WORKERS = 9
+"""Of an image behind a URL: they wait for the server most of the time, and one is for who waits for them."""
 
 _M_ARENA_MAX = -8  # of malloc.h
 
@@ -110,10 +112,11 @@ def serve(
         stack = below.enter_context(layers(lower, identity(image, volume)))
         overlay, shadow = overlay_with(stack, shadow)
         writable = shadow is not None or late_shadow
-        pool = Pool(workers())
+        remote = image.remote_below
+        pool = Pool(workers(remote=remote is not None))
         driver = Driver(pool)
         boundary = Boundary()
-        ahead = ReadAhead(pool, image.cache.budget // 2)
+        ahead = ReadAhead(pool, image.cache.budget // 2, WINDOW if remote is None else REMOTE_WINDOW)
         operations = ForkOperations(
             lower,
             overlay,
@@ -212,13 +215,13 @@ def one_heap() -> None:
         pass  # another C library: its heap is its own business
 
 
-def workers() -> int:
+def workers(*, remote: bool = False) -> int:
     """One for who waits, and one per processor for who will: decoding takes no lock. More than four gain nothing beside one
     thread of Python. The environment may say otherwise, for measurements (scripts/bench/plot)."""
     told = os.environ.get(WORKERS_VARIABLE, "")
     if told.isascii() and told.isdigit() and len(told) < 4 and 0 < int(told) <= MOST_WORKERS:
         return int(told)
-    return 1 + max(1, min(4, len(os.sched_getaffinity(0))))
+    return REMOTE_WORKERS if remote else 1 + max(1, min(4, len(os.sched_getaffinity(0))))
 
 
 def libfuse_options(image: str, words: Iterable[str], *, writable: bool) -> set[str]:

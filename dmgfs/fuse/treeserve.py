@@ -14,9 +14,9 @@ from dmgfs.fuse.control import Control
 from dmgfs.fuse.driver import Driver
 from dmgfs.fuse.operations import DmgOperations
 from dmgfs.fuse.pool import Pool
-from dmgfs.fuse.prefetch import ReadAhead
+from dmgfs.fuse.prefetch import REMOTE_WINDOW, WINDOW, ReadAhead
 from dmgfs.fuse.serve import libfuse_options, one_heap, workers
-from dmgfs.fuse.session import Session
+from dmgfs.fuse.session import Companion, Session
 from dmgfs.fuse.verbs import Spelled, Subject, Verbs
 from dmgfs.layers import Stack
 from overlay.overlay import Overlay
@@ -48,13 +48,19 @@ def serve_tree(
     nothing mounted.
     """
     one_heap()
-    pool = Pool(workers())
+    remote = subject.remote_below
+    pool = Pool(workers(remote=remote is not None))
+    beside: list[Companion] = []
+    if remote is not None:
+        from dmgfs.fuse.network import Network
+
+        beside.append(Network(remote))
     driver = Driver(pool)
     boundary = Boundary()
     served = operations(
         overlay,
         driver,
-        ReadAhead(pool, subject.cache.budget // 2),
+        ReadAhead(pool, subject.cache.budget // 2, WINDOW if remote is None else REMOTE_WINDOW),
         frozen=not writable,
         access_lists=access_lists,
         only_spelling=lower.only_spelling,
@@ -69,7 +75,7 @@ def serve_tree(
         pool,
         statistics=lambda: f"statistics: {verbs.report()}",
         ready=ready,
-        companions=[control],
+        companions=[control, *beside],
     )
     try:
         session.run()

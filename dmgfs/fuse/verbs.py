@@ -33,6 +33,7 @@ from overlay.vfs import Buffer, Lower
 if TYPE_CHECKING:
     from dmgfs.cache import ChunkCache
     from dmgfs.fuse.control import Handler
+    from dmgfs.remote import RemoteSource
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Subject(Protocol):
     def path(self) -> str: ...
     @property
     def cache(self) -> "ChunkCache[Buffer]": ...
+    @property
+    def remote_below(self) -> "RemoteSource | None": ...
 
 
 class Spelled(Lower, Protocol):
@@ -130,6 +133,7 @@ class Verbs:
             "open files": len(self._operations.handles),
             "requests": self._boundary.requests,
             "errors": dict(self._boundary.failures),
+            **({} if self._image.remote_below is None else {"network": self._image.remote_below.report()}),
         }
 
     # -- the shadow's size and place -------------------------------------------------------------------------------------
