@@ -1,11 +1,10 @@
-"""Disks of images as files, on real mounts: loop devices and file systems in them, shadows that stay, late shadows, and the
-same random writes given to nbdkit's copy-on-write filter."""
+"""Disks of images as files, on real mounts: loop devices and file systems in them, shadows that stay, late shadows. (The
+same random writes are given to them and to others in test_serve_random.)"""
 
 import errno
 import hashlib
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,30 +157,3 @@ def test_a_file_system_in_a_loop_device(place, tmp_path):
 @pytest.mark.parametrize("wrong", ["ram://", "ram://1M", "ram://0"])
 def test_wrong_sizes_are_refused(wrong, place):
     assert here("attach", wrong, place).code == 64
-
-
-@pytest.mark.skipif(not (shutil.which("nbdkit") and shutil.which("qemu-io")), reason="needs nbdkit and qemu-io")
-def test_random_writes_leave_what_they_leave_over_nbdkits_cow_filter(disk, raw, place, tmp_path):
-    source = random.Random(11)
-    commands: list[str] = []
-    for _ in range(80):
-        start = source.randrange(len(raw) - 1)
-        length = min(source.choice([1, 100, 512, 4096, 70_000]), len(raw) - start)
-        commands += ["-c", f"write -q -P {source.randrange(256)} {start} {length}"]
-    attach(disk, place, "--shadow", "ram")
-    subprocess.run(["qemu-io", "-f", "raw", *commands, place / "disk"], check=True)
-    sock, copy = tmp_path / "nbd", tmp_path / "copy"
-    server = subprocess.Popen(["nbdkit", "-f", "-U", sock, "--filter=cow", "file", disk.parent / "raw"])
-    try:
-        while not sock.exists():
-            assert server.poll() is None
-        url = f"nbd+unix:///?socket={sock}"
-        subprocess.run(["qemu-io", "-f", "raw", *commands, url], check=True)
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", url, copy], check=True)
-    finally:
-        server.terminate()
-        server.wait()
-    ours = (place / "disk").read_bytes()
-    assert ours == copy.read_bytes()[: len(raw)]
-    assert ours != raw
-    detach(place)

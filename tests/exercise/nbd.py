@@ -3,7 +3,6 @@ connections at once with it, and give the same requests to different servers."""
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import struct
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from exercise.mounted import DMGFS
 
-_OPTION_GO, _REPLY_ACK, _REPLY_INFO = 7, 1, 3
+_OPTION_ABORT, _OPTION_GO, _REPLY_ACK, _REPLY_INFO = 2, 7, 1, 3
 _READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM, _ZEROES = 0, 1, 2, 3, 4, 6
 FUA = 1
 
@@ -131,10 +130,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def started(command: list[str | Path], path: Path, log: Path, cwd: Path | None = None) -> Iterator[Server]:
+def started(command: list[str | Path], path: Path, log: Path) -> Iterator[Server]:
     """A server process for as long as the block lasts. Raises AssertionError when it does not begin to listen."""
     with log.open("wb") as said:
-        process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stderr=said, cwd=cwd)
+        process = subprocess.Popen(
+            [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
     try:
         end = time.monotonic() + 30
         while not _answers(path):
@@ -150,9 +151,13 @@ def started(command: list[str | Path], path: Path, log: Path, cwd: Path | None =
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(30)
         if not path.exists() or asking.connect_ex(str(path)):
             return False
-        return bool(select.select([asking], [], [], 30)[0])
+        asking.recv(18, socket.MSG_WAITALL)
+        asking.sendall(struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", _OPTION_ABORT, 0))
+        asking.recv(20, socket.MSG_WAITALL)
+        return True
 
 
 @contextlib.contextmanager
