@@ -204,12 +204,12 @@ def _report(args: argparse.Namespace, volume: "NewVolume", packed: "Packed", sav
     if args.json:
         facts = {"files": volume.files, "folders": volume.folders, "volume_size": volume.geometry.size}
         if saved is not None:
-            facts |= {"compressed_files": saved.files, "saved_blocks": saved.blocks}
+            facts |= {"compressed_files": saved.files, "saved": saved.bytes}
         print_json({"output": args.output, "format": args.format, **facts, "size": packed.size, "runs": packed.runs})
     else:
         what = f"{volume.files} files and {volume.folders} folders in a volume of {human(volume.geometry.size)}"
         if saved is not None:
-            what += f"; {saved.files} compressed, {human(saved.blocks * volume.geometry.block_size)} saved"
+            what += f"; {saved.files} compressed, {human(saved.bytes)} saved"
         print(printable(f"{args.output}: {args.format}, {human(packed.size)}: {what}"))
 
 

@@ -34,7 +34,8 @@ _RECORD = ATTRIBUTE_KEY.size + 2 * len(DECMPFS) + INLINE_ATTRIBUTE_HEADER.size +
 
 _CANDIDATES = (
     "SELECT cnid, size, source FROM object WHERE cnid>? AND size BETWEEN 1 AND ? AND mode & 61440 = 32768 AND resource=0"
-    " AND link IS NULL AND cnid NOT IN (SELECT cnid FROM attribute WHERE name=?) ORDER BY cnid LIMIT ?"
+    " AND link IS NULL AND NOT EXISTS (SELECT 1 FROM attribute a WHERE a.cnid=object.cnid AND a.name=?)"
+    " ORDER BY cnid LIMIT ?"
 )
 
 
@@ -49,10 +50,10 @@ class Part(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """files: that were compressed. blocks: of the volume, that they do not take any more."""
+    """files: that were compressed. bytes: of the volume, that this saves."""
 
     files: int
-    blocks: int
+    bytes: int
 
 
 def compress_files(
@@ -165,4 +166,4 @@ class _Writer:
         )
         self._at += resource
         self.files += 1
-        self.saved += saved
+        self.saved += saved * self._block_size - self._room(value)
