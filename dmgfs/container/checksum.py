@@ -7,7 +7,6 @@ newer writers carry no data-fork checksum. Nothing here is part of opening an im
 
 import hashlib
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,10 +62,13 @@ class Crc32:
     """CRC-32 as a hashlib-shaped object."""
 
     def __init__(self) -> None:
+        from dmgfs.codecs.crc import crc32
+
+        self._crc32 = crc32
         self._value = 0
 
     def update(self, data: Buffer, /) -> None:
-        self._value = zlib.crc32(data, self._value)
+        self._value = self._crc32(data, self._value)
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")

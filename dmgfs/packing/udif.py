@@ -9,9 +9,9 @@ Rules that hold here:
 
 import hashlib
 import plistlib
-import zlib
 from collections.abc import Iterable
 
+from dmgfs.codecs.crc import crc32
 from dmgfs.container.structs import (
     CODEC_OF,
     IGNORE,
@@ -77,9 +77,9 @@ class UdifWriter:
                 self._zeros += sectors
                 continue
             self._close_zeros()
-            self._table_sum = zlib.crc32(piece.data, self._table_sum)
+            self._table_sum = crc32(piece.data, self._table_sum)
             stored = piece.data if piece.packed is None else piece.packed
-            self._data_sum = zlib.crc32(stored, self._data_sum)
+            self._data_sum = crc32(stored, self._data_sum)
             kind = RAW if piece.packed is None else self._packed_type
             self._run(kind, sectors, self._output.append(stored), len(stored))
 
@@ -90,7 +90,7 @@ class UdifWriter:
         assert self._plan is not None
         if not self._plan.free:
             for at in range(0, sectors * SECTOR, len(_ZEROS)):
-                self._table_sum = zlib.crc32(_ZEROS[: sectors * SECTOR - at], self._table_sum)
+                self._table_sum = crc32(_ZEROS[: sectors * SECTOR - at], self._table_sum)
         self._run(IGNORE if self._plan.free else ZERO, sectors, self._output.size, 0)
 
     def _run(self, kind: int, sectors: int, offset: int, length: int) -> None:
@@ -129,7 +129,7 @@ class UdifWriter:
         data_length = self._output.size
         fork = {"blkx": self._resources, "plst": [_resource("0", "", _PLST, cf_name=False)]}
         xml = plistlib.dumps({"resource-fork": fork}, sort_keys=False)
-        master = zlib.crc32(self._sums)
+        master = crc32(self._sums, 0)
         identity = hashlib.sha256(self._sums + self._data_sum.to_bytes(4, "big") + data_length.to_bytes(8, "big"))
         trailer = Koly.build(
             {

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmgfs.codecs import CODECS, decoder, inflate, liblzfse
+from dmgfs.codecs.crc import crc32
 from dmgfs.codecs.lzfse import decode_slowly
 from dmgfs.codecs.lzvn import expand
 from dmgfs.errors import CorruptImage
@@ -230,3 +231,11 @@ def test_the_library_is_there() -> None:
 def test_unknown_codec() -> None:
     with pytest.raises(KeyError):
         decoder("rar")
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_the_fast_crc_is_the_known_one(parts: list[bytes]) -> None:
+    value = 0
+    for part in parts:
+        value = crc32(memoryview(bytearray(part)), value)
+    assert value == zlib.crc32(b"".join(parts))
