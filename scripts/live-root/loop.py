@@ -50,6 +50,7 @@ OF_THE_BOOT = {
 WAITS = ("serial-getty@ttyS0.service",)
 """Units that would wait for a device, as the system has no udev."""
 
+SHADOW = "dmgfs.shadow=LABEL=CHANGES:/dmgfs/shadow"
 CREATE = ("--fs", "hfsx", "--format", "ulfo", "--journal", "--volname", "Debian")
 OPTIONS = ("-o", "allow_other,dev,suid")
 SECONDS = 1800
@@ -86,10 +87,9 @@ def prepare(tree: Path) -> None:
     (tree / "etc/fstab").write_text("# the root file system is mounted by the initial RAM disk\n")
 
 
-def boot(
-    name: str, fixtures: Path, initrd: Path, image: Path, work: Path, shadow: str, *more: Path
-) -> dict[str, str]:
-    """Boots from the image, which is on a read-only disk, until the machine powers off. What it said."""
+def boot(name: str, fixtures: Path, initrd: Path, image: Path, work: Path, words: str, *more: Path) -> dict[str, str]:
+    """Boots from the image, which is on a read-only disk, until the machine powers off. words: for the kernel's command
+    line. more: disks. Returns what it said."""
     content = work / name
     (content / "live").mkdir(parents=True)
     shutil.copy(image, content / "live/root.dmg")
@@ -97,7 +97,7 @@ def boot(
     live = disk(work / f"{name}.disk", "LIVE", size, content)
     shutil.rmtree(content)
     masked = " ".join(f"systemd.mask={unit}" for unit in (*MASKED, *WAITS))
-    append = f"boot=dmgfs dmgfs.image=LABEL=LIVE:/live/root.dmg dmgfs.shadow={shadow} {masked}"
+    append = f"boot=dmgfs dmgfs.image=LABEL=LIVE:/live/root.dmg {words} {masked}"
     EVIDENCE.mkdir(parents=True, exist_ok=True)
     log = EVIDENCE / f"{name}.log"
     with log.open("wb") as file:
@@ -127,13 +127,13 @@ def by_boots(tree: Path, fixtures: Path, work: Path, first: Path, second: Path) 
     initrd = work / "initrd"
     subprocess.run([BOOT / "initramfs", fixtures / "kernel", initrd], check=True)
     changes = disk(work / "changes.disk", "CHANGES", 256 << 20, None)
-    proof = boot("loop-first", fixtures, initrd, first, work, "LABEL=CHANGES:/dmgfs/shadow", changes)
+    proof = boot("loop-first", fixtures, initrd, first, work, SHADOW, changes)
     if proof["package before"] != "absent":
         sys.exit("the first image FAILED to be without the package")
     shadow = work / "shadow"
     subprocess.run(["debugfs", "-R", f"dump /dmgfs/shadow {shadow}", changes], check=True, capture_output=True)
     step("commit", dmgfs("commit", shadow, second, "--image", first, timeout=SECONDS))
-    proof = boot("loop-second", fixtures, initrd, second, work, "ram:256M")
+    proof = boot("loop-second", fixtures, initrd, second, work, "dmgfs.shadow=ram:256M")
     if proof["package before"] != INSTALLED:
         sys.exit("the package FAILED to be in the new image")
 
