@@ -2,7 +2,8 @@
 
 Rules that hold here:
 - every system gets the same files; what cannot read a DMG gets a squashfs of them;
-- a mount is fresh and the image is out of the page cache (`cold`), so nothing is known from before;
+- a mount is fresh and the image is out of the page cache (`cold`), so nothing is known from before; only where mounting
+  itself is measured everything has been mounted once and the image is in memory (`warm`);
 - daemons stay our children where they can, so their processor time and memory are theirs alone.
 """
 
@@ -33,6 +34,13 @@ def cold(image: Path) -> None:
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
+
+
+def warm(image: Path) -> None:
+    """Brings the file into the page cache."""
+    with image.open("rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
 
 
 def cpu_seconds(pid: int) -> float:
@@ -169,12 +177,13 @@ class System:
     def present(self) -> bool:
         return all(shutil.which(program) for program in self._needs) and (os.getuid() == 0 or not self._root)
 
-    def open(self, images: Path, image: str, work: Path) -> Mount:
+    def open(self, images: Path, image: str, work: Path, prepare: Callable[[Path], None] = cold) -> Mount:
+        """prepare: what is done with each image file before."""
         path = work / "mnt"
         path.mkdir(exist_ok=True)
         for file in images.glob(f"{image}.*"):
             if file.suffix in (".dmg", ".squashfs"):
-                cold(file)
+                prepare(file)
         mount = Mount(path, work)
         start = time.perf_counter()
         try:
@@ -251,6 +260,7 @@ READERS = (
     System("kernel squashfs", ("mksquashfs",), _kernel_squashfs),
     System("modimount+fshfsmount", ("modimount", "fshfsmount"), _modimount),
     System("darling-dmg", ("darling-dmg",), _darling),
+    System("bare pyfuse3", (), _bare),
 )
 WRITERS = (
     System("dmgfs", (DMGFS,), dmgfs("--shadow", "ram")),
