@@ -7,11 +7,13 @@ Rules that hold here:
 """
 
 import argparse
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from dmgfs.cli import code_of
+from dmgfs.cli.network import network_of
 from dmgfs.cli.options import WrongUsage, choose, convert, memory_size, parse_shadow, parse_size
 from dmgfs.cli.report import printable
 from dmgfs.cli.target import add_image_options
@@ -90,19 +92,18 @@ def run(args: argparse.Namespace) -> int:
         wanted = _settings(args, address)
         program = find()
         settings = _checked(args, wanted)
-        listening = listen(address)
     except WrongUsage as error:
         return _say(f"serve: {error}", USAGE)
     except NoProgram as error:
         return _say(f"serve: {error}", UNAVAILABLE)
     except ShadowError as error:
         return _say(f"{args.shadow}: {error}", code_of(error))
+    try:
+        listening = listen(address)
     except OSError as error:
-        import errno
-
         if error.errno == errno.EADDRINUSE:
-            return _say(f"{error.filename}: {error.strerror}; somebody listens there", IN_USE)
-        raise
+            return _say(f"serve: {error.filename}: {error.strerror}; somebody listens there", IN_USE)
+        return _say(f"serve: {error.filename}: {error.strerror}", code_of(error))
     where = uri(address, listening, tls=any(option == "--tls=require" for option in options))
     return start(program, options, listening.detach(), settings, where, foreground=args.foreground)
 
@@ -164,9 +165,11 @@ def _settings(args: argparse.Namespace, address: "Address") -> "Settings":
             budget = memory_size() * SHARE // 100 // (limit or LIMIT)
     elif args.shadow_limit is not None:
         budget = parse_size(args.shadow_limit)
+    network = network_of(args)
     log = args.log or ("stderr" if args.foreground else "syslog")
     return Settings(
-        image=args.image if os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image),
+        image=args.image if network or os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image),
+        network=(network.timeout, network.folder, network.cache_bytes) if network else None,
         cache_bytes=convert("cache", args.cache, parse_size, CACHE_BYTES),
         replay=not args.no_replay,
         passphrase=None,
@@ -194,6 +197,7 @@ def _checked(args: argparse.Namespace, settings: "Settings") -> "Settings":
     ShadowError, OSError."""
     from dataclasses import replace
 
+    from dmgfs.blockshadow import BlockShadow
     from dmgfs.cli.passphrase import passphrase_source
     from dmgfs.identity import disk_identity
     from dmgfs.image import open_image
@@ -206,20 +210,26 @@ def _checked(args: argparse.Namespace, settings: "Settings") -> "Settings":
         asked.append(source())
         return asked[-1]
 
-    with open_image(args.image, passphrase=passphrase, replay=settings.replay) as image:
+    with open_image(args.image, passphrase=passphrase, replay=settings.replay, network=network_of(args)) as image:
         for warning in image.warnings:
-            _say(f"{args.image}: {warning}", 0)
+            _say(f"{image.path}: {warning}", 0)
         exports = _exports(args.export, image)
         if settings.shadow == "file":
-            FileStore.open_file(
+            store = FileStore.open_file(
                 settings.where,
                 disk_identity(image),
                 read_only=settings.read_only,
                 force_base=settings.force_base,
                 recycle=settings.recycle,
-            ).close()
+            )
+            try:
+                BlockShadow(image.disk, store)
+            finally:
+                store.close()
     if settings.shadow == "folder" and not os.access(settings.where, os.R_OK | os.X_OK | os.W_OK):
-        raise PermissionError(13, os.strerror(13), settings.where)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), settings.where)
+    if settings.pid_file and not os.access(os.path.dirname(settings.pid_file), os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the folder is not there, or may not be written to", settings.pid_file)
     if settings.log not in ("stderr", "syslog", "none"):
         os.close(os.open(settings.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
     return replace(settings, passphrase=asked[-1] if asked else None, exports=exports)

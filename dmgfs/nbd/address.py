@@ -8,6 +8,7 @@ Rules that hold here:
 
 import errno
 import os
+import re
 import socket
 import stat
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 PORT = 10809
 """IANA's for NBD."""
 
+_TCP = re.compile(r"(?:\[(?P<ipv6>[^\]/]+)\]|(?P<host>[^:/\[\]]*))(?::(?P<port>[0-9]{1,6}))?")
 _BACKLOG = 128
 _ASK_AFTER, _ASK_EVERY, _ASK_TIMES = 10, 5, 3
 _DEAD_AFTER = 1000 * (_ASK_AFTER + _ASK_EVERY * _ASK_TIMES)
@@ -35,18 +37,14 @@ def parse_address(text: str) -> Address:
         if not rest:
             raise ValueError(f"{text}: write unix:PATH")
         return Address(path=os.path.abspath(rest))
-    if kind == "tcp" and colon:
-        text = rest
-    host, colon, port = text.rpartition(":")
-    if not colon or (host.count(":") and not host.startswith("[")):
-        host, port = text, str(PORT)
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif "/" in host or ":" in host:
+    match = _TCP.fullmatch(text.removeprefix("tcp:"))
+    if not text or match is None:
         raise ValueError(f"{text}: write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH")
-    if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-        raise ValueError(f"{text}: {port!r} is no port number")
-    return Address(host="" if host == "*" else host, port=int(port))
+    port = int(match["port"] or PORT)
+    if port >= 1 << 16:
+        raise ValueError(f"{text}: {port} is no port number")
+    host = match["ipv6"] or match["host"]
+    return Address(host="" if host == "*" else host, port=port)
 
 
 def listen(address: Address) -> socket.socket:

@@ -111,7 +111,7 @@ class Clients:
         self._seats: dict[Hashable, Seat] = {}
         self._lock = threading.Condition()
         if store_of is not None and not named and not private:
-            self._seats[SHARED] = Seat(BlockShadow(base, store_of(SHARED)))
+            self._seats[SHARED] = Seat(self._opened(SHARED))
             self._seats[SHARED].users = 1
 
     @property
@@ -135,7 +135,7 @@ class Clients:
                 self._lock.wait_for(lambda: key not in self._seats or self._seats[key].writer is None, _PATIENCE)
             seat = self._seats.get(key)
             if seat is None:
-                seat = self._seats[key] = Seat(BlockShadow(self._base, self._store_of(client)))
+                seat = self._seats[key] = Seat(self._opened(client))
             if writable and seat.writer is not None:
                 if self._second == "refuse":
                     whose = f"of {client} " if client else ""
@@ -146,6 +146,15 @@ class Clients:
             if writable:
                 seat.writer = connection
             return connection
+
+    def _opened(self, client: str) -> BlockShadow:
+        assert self._store_of is not None
+        store = self._store_of(client)
+        try:
+            return BlockShadow(self._base, store)
+        except BaseException:
+            store.close()  # damaged: somebody may want to look at it
+            raise
 
     def leave(self, connection: Connection) -> None:
         """Raises OSError where its changes could not be synced."""

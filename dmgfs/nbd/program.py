@@ -18,6 +18,9 @@ from dmgfs.nbd.settings import VARIABLE
 
 INSTALL = "apt-get install nbdkit nbdkit-plugin-python (elsewhere: nbdkit and its Python plug-in)"
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "script.py")
+_THREADS = 4, 16
+"""Least and most for one connection: each may hold a request of 64 MiB."""
+
 _ABOVE = 10
 """Descriptors that nbdkit inherits are moved to here and above: the first ones are for sockets."""
 
@@ -78,7 +81,8 @@ def replace_by(program: str, options: Sequence[str], *, limit: int, socket: int,
     os.dup2(high, 3, inheritable=True)
     os.set_inheritable(high, False)
     known |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
-    first = [program, "--foreground", "--log=stderr", "--filter=limit"]
+    threads = min(max(os.cpu_count() or 1, _THREADS[0]), _THREADS[1])
+    first = [program, "--foreground", "--log=stderr", f"--threads={threads}", "--filter=limit"]
     os.execve(program, [*first, *options, "python", _SCRIPT, f"limit={limit}"], known)
 
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import nbdkit
 
@@ -25,9 +25,12 @@ from dmgfs.image import open_image
 from dmgfs.nbd import log
 from dmgfs.nbd.clients import Clients, Connection
 from dmgfs.nbd.settings import Settings, taken_over
-from dmgfs.nbd.stopping import hang_up_when_told
+from dmgfs.nbd.stopping import hang_up_when_told, hold_signals
 from overlay.errors import ShadowError
 from overlay.store import Store
+
+if TYPE_CHECKING:
+    from dmgfs.remote.settings import Settings as Network
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +90,7 @@ def thread_model() -> int:
 @_told
 def get_ready() -> None:
     global _settings, _clients
+    hold_signals()
     _settings = settings = taken_over()
     if settings.slow_key:
         from dmgfs.container import encrypted
@@ -116,6 +120,14 @@ def get_ready() -> None:
     )
 
 
+def _network(settings: Settings) -> "Network | None":
+    if settings.network is None:
+        return None
+    from dmgfs.remote.settings import Settings as Network
+
+    return Network(*settings.network)
+
+
 def _store(settings: Settings, base: dict[str, str | int | None], client: str) -> Store:
     from overlay.file import FileStore
     from overlay.ram import RamStore
@@ -126,17 +138,14 @@ def _store(settings: Settings, base: dict[str, str | int | None], client: str) -
     path = os.path.join(settings.where, f"{client}.shadow") if settings.shadow == "folder" else settings.where
     if settings.known_only and not os.path.exists(path):
         raise FileNotFoundError(errno.ENOENT, "no shadow file, and new clients are not taken (--known-clients)", path)
-    try:
-        return FileStore.open_file(
-            path,
-            base,
-            budget=settings.budget,
-            read_only=settings.read_only,
-            force_base=settings.force_base,
-            recycle=settings.recycle,
-        )
-    except ShadowError as error:
-        raise Failed(f"{path}: {error}") from None
+    return FileStore.open_file(
+        path,
+        base,
+        budget=settings.budget,
+        read_only=settings.read_only,
+        force_base=settings.force_base,
+        recycle=settings.recycle,
+    )
 
 
 @_told
@@ -183,7 +192,11 @@ def default_export(readonly: bool, is_tls: bool) -> str:
 
 @_told
 def open(readonly: bool) -> Connection:
-    return _clients.connect(str(nbdkit.export_name()))
+    export = str(nbdkit.export_name())
+    try:
+        return _clients.connect(export)
+    except ShadowError as error:
+        raise Failed(f"{export!r}: its shadow: {error}") from None
 
 
 @_told

@@ -16,7 +16,8 @@ VARIABLE = "DMGFS_SERVE"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """image: absolute path. cache_bytes: of decoded chunks. replay, slow_key: as for `open_image` and --slow-key.
+    """image: absolute path, or URL; network: how that is read (timeout, folder, bytes there: see `dmgfs.remote.settings`),
+    None for a path. cache_bytes: of decoded chunks. replay, slow_key: as for `open_image` and --slow-key.
     exports: (name, start, size in bytes), the first for clients that name none.
     shadow: "none", "ram", "file", or "folder": one file for each client; where: its path; per_client: of those in RAM;
     budget: bytes of one shadow, None for no limit of ours. read_only: nothing is written, shadow files neither.
@@ -26,6 +27,7 @@ class Settings:
     served, -1 for none."""
 
     image: str
+    network: tuple[float, str | None, int] | None
     cache_bytes: int
     replay: bool
     passphrase: bytes | None
@@ -65,5 +67,6 @@ def taken_over() -> Settings:
         known = json.loads(file.read())
     if known["passphrase"] is not None:
         known["passphrase"] = base64.b64decode(known["passphrase"])
+    known["network"] = tuple(known["network"]) if known["network"] is not None else None
     known["exports"] = tuple((name, start, size) for name, start, size in known["exports"])
     return Settings(**known)

@@ -3,7 +3,7 @@ never let go of: so they are hung up on.
 
 Rules that hold here:
 - what a client asked for before is done and answered; it just cannot ask for more;
-- signals wait for a thread of ours. They are blocked before nbdkit makes its threads, which inherit that.
+- signals wait for a thread of ours. They are blocked before anybody makes a thread, because threads inherit that.
 """
 
 import os
@@ -24,10 +24,14 @@ _GRACE = 5.0
 _INTERVAL = 0.02
 
 
-def hang_up_when_told(stop_listening: Callable[[], object], ended: threading.Event) -> None:
-    """To be called in the main thread. From now on a signal ends the server: `stop_listening` is called, then clients are
-    hung up on until `ended` is set."""
+def hold_signals() -> None:
+    """In the main thread, before there is another: signals that end the server wait from now on."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def hang_up_when_told(stop_listening: Callable[[], object], ended: threading.Event) -> None:
+    """After `hold_signals`, when clients are served. A signal ends the server: `stop_listening` is called, then clients are
+    hung up on until `ended` is set."""
     listening = socket.socket(fileno=os.dup(_LISTENING))
     name = _name(listening)
     listening.close()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders import rangeserver
 from builders.encrypted import PASSPHRASE, encrypt_v2
 from builders.partitions import Part, apm_disk
 from builders.processes import errno_of
@@ -91,7 +92,8 @@ def test_other_peoples_clients_read_what_is_in_the_image(disk, raw, made, tmp_pa
             assert part.all() == raw[PARTITION : 864 * 512]
             assert not part.writable
             assert errno_of(lambda: part.write(0, b"x")) == errno.EPERM
-        assert is_refused(server, "disk0s9")
+        for name in ("disk0s9", "\udcff\udcfe", "x" * 4000, "\0"):
+            assert is_refused(server, name)
         assert "there is no export 'disk0s9'; there are: disk, disk0s1" in server.log
         assert server.stop() == 0
     assert not (tmp_path / "socket").exists()
@@ -273,6 +275,16 @@ def test_a_fleet_finds_its_changes_by_name(disk, raw, tmp_path):
         assert "every client has a shadow of its own" in server.log
     with serving(disk, tmp_path, "--shadow", folder, "--known-clients") as server:
         assert is_refused(server, "gamma")
+        with server.connect("alpha") as alpha:
+            assert alpha.read(PARTITION, 7) == b"alpha's"
+    (folder / "broken.shadow").write_bytes((folder / "alpha.shadow").read_bytes()[: 3 * 4096])
+    (folder / "alien.shadow").write_bytes(b"something else")
+    with serving(disk, tmp_path, "--shadow", folder) as server:
+        for name in ("broken", "broken", "alien"):
+            assert is_refused(server, name)
+        assert "'broken': its shadow: " in server.log
+        assert "'alien': its shadow: " in server.log
+        assert here("shadow", "check", folder / "broken.shadow").code == 76  # nobody holds it
         with server.connect("alpha") as alpha:
             assert alpha.read(PARTITION, 7) == b"alpha's"
     assert here("convert", disk, tmp_path / "new", "--shadow", folder / "alpha.shadow").code == 0
@@ -461,3 +473,33 @@ def test_a_shadow_of_another_disk_is_78(disk, tmp_path):
         pass
     ended = here("serve", disk, "--nbd", f"unix:{tmp_path}/socket", "--shadow", tmp_path / "shadow")
     assert ended.code == 78
+
+
+@needs_nbdkit
+def test_a_damaged_shadow_is_76_and_an_address_that_cannot_be_had_74(disk, tmp_path):
+    shadow = tmp_path / "shadow"
+    with serving(disk, tmp_path, "--shadow", shadow) as server, server.connect() as client:
+        client.write(5000, b"written")
+    shadow.write_bytes(shadow.read_bytes()[: 3 * 4096])
+    ended = here("serve", disk, "--nbd", f"unix:{tmp_path}/socket", "--shadow", shadow)
+    assert ended.code == 76
+    assert ended.err.startswith(f"dmgfs: {shadow}: ")
+    for address, code in ((f"unix:{tmp_path}/{'x' * 200}", 74), (f"unix:{tmp_path}/no/socket", 66)):
+        ended = here("serve", disk, "--nbd", address)
+        assert ended.code == code
+        assert len(ended.err.splitlines()) == 1
+
+
+@needs_nbdkit
+def test_an_image_behind_a_url(made, raw, tmp_path):
+    options = ("--network-cache", f"{tmp_path}/cache:64M", "--shadow", tmp_path / "shadow")
+    with rangeserver.serving((made / "disk.dmg").read_bytes()) as origin:
+        url = origin.url.replace("://", "://me:secret@")
+        with serving(url, tmp_path, *options) as server:
+            assert b"secret" not in Path(f"/proc/{server.process.pid}/cmdline").read_bytes()
+            with server.connect() as client:
+                assert client.all() == raw
+                client.write(100, b"kept here")
+            assert server.stop() == 0
+        with serving(url, tmp_path, *options) as server, server.connect() as client:
+            assert client.read(100, 9) == b"kept here"

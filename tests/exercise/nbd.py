@@ -28,7 +28,7 @@ class Nbd:
         self._socket.connect(str(path))
         self._handle = 0
         try:
-            self.size, self.flags = self._go(export.encode())
+            self.size, self.flags = self._go(export.encode("utf-8", "surrogateescape"))
         except BaseException:
             self._socket.close()
             raise
@@ -161,7 +161,7 @@ def _answers(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def serving(image: Path, folder: Path, *options: str | Path) -> Iterator[Server]:
+def serving(image: Path | str, folder: Path, *options: str | Path) -> Iterator[Server]:
     """`dmgfs serve` in the foreground, on folder/socket."""
     path = folder / "socket"
     command = [DMGFS, "serve", image, "--nbd", f"unix:{path}", "-f", *options]
