@@ -146,6 +146,10 @@ def run_verb(verb: str, args: argparse.Namespace) -> int:
 
 def fail(image: str | None, error: BaseException) -> int:
     """Prints the line for the error and returns its exit code."""
+    if image and "://" in image:
+        from dmgfs.cli.network import shown
+
+        image = shown(image)
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         about = error.filename if error.filename is not None else ""
@@ -154,10 +158,6 @@ def fail(image: str | None, error: BaseException) -> int:
         text = error.strerror if about in ("", image) else f"{about}: {error.strerror}"
     elif isinstance(error, MemoryError):
         text = str(error) or "out of memory"
-    if image and "://" in image:
-        from dmgfs.cli.network import shown
-
-        image = shown(image)
     subject = f"{image}: " if image else ""
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)
     return code_of(error)

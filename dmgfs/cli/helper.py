@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from dmgfs.cli import SOFTWARE, USAGE, Parser, fail, parser_of, run_verb
+from dmgfs.cli.network import shown
 from dmgfs.cli.options import WrongUsage, parse_words
 from dmgfs.cli.report import printable
 
@@ -78,7 +79,7 @@ def _mount(args: argparse.Namespace) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
     if args.verbose and not code and os.getpid() == caller:
-        print(printable(f"{args.mountpoint}: {'changed' if remount else f'{args.image} is mounted'}"))
+        print(printable(f"{args.mountpoint}: {'changed' if remount else f'{shown(args.image)} is mounted'}"))
     return code
 
 

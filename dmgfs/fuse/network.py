@@ -5,12 +5,15 @@ for is answered, and that may wait for a server. So the kernel's descriptor is l
 gone, nobody waits for the server any more.
 """
 
+import logging
 import os
 import select
 
 import trio
 
 from dmgfs.remote import RemoteSource
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 
@@ -23,6 +26,7 @@ class Network:
         self._kernel = -1
 
     def start(self) -> None:
+        self._remote.listen(self._tell)
         self._kernel = _kernels_descriptor()
         if self._kernel >= 0:
             trio.lowlevel.spawn_system_task(self._watch)
@@ -33,6 +37,13 @@ class Network:
         if self._kernel >= 0:
             os.close(self._kernel)
             self._kernel = -1
+
+    def _tell(self, trouble: str | None) -> None:
+        url = ascii(self._remote.url)[1:-1]
+        if trouble is None:
+            log.info("%s: the server answers again", url)
+        else:
+            log.warning("%s: %s", url, ascii(trouble)[1:-1])
 
     async def _watch(self) -> None:
         poll = select.poll()

@@ -131,7 +131,7 @@ class Blocks:
             if flight.error is not None:
                 raise flight.error.with_traceback(None)
             found[index] = flight.data
-        for index in self._unkept.intersection(found):
+        for index in [index for index in found if index in self._unkept]:
             self._unkept.discard(index)
             if self._kept is not None:
                 self._kept.put(index, found[index])

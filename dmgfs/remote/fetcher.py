@@ -47,7 +47,8 @@ class Counts:
 
 
 class Fetcher:
-    """Ranges of one object, from any thread. version: what was opened, after `open`. counts: so far."""
+    """Ranges of one object, from any thread. version: what was opened, after `open`. counts: so far.
+    notice: told, on the loop's thread, what is wrong with the server from now on, or None when it answers again."""
 
     def __init__(self, transport: Transport, timeout: float) -> None:
         self.transport = transport
@@ -58,6 +59,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._running: set[Future[Any]] = set()
         self._closed = False
+        self.notice: Callable[[str | None], None] = lambda trouble: None
         self._trouble: tuple[str, float] | None = None
         self._silent = False
 
@@ -207,7 +209,7 @@ class Fetcher:
 
     def _gave_up(self, why: str) -> OSError:
         self._silent = True
-        self._note(f"unreachable: {why}")
+        self._note(f"the image cannot be read: {why}")
         return self._fault(f"{why}, also after several attempts")
 
     def _fault(self, why: str) -> OSError:
@@ -216,10 +218,10 @@ class Fetcher:
     def _note(self, trouble: str) -> None:
         if self._trouble is None or self._trouble[0] != trouble:
             self._trouble = trouble, time.time()
-            log.warning("%s: %s", ascii(self.url)[1:-1], ascii(trouble)[1:-1])
+            self.notice(trouble)
 
     def _recovered(self) -> None:
         self._silent = False
         if self._trouble is not None:
-            log.info("%s: the server answers again", ascii(self.url)[1:-1])
             self._trouble = None
+            self.notice(None)

@@ -1,7 +1,7 @@
 """RemoteSource: the object as a byte source. Reads are blocks (see there), in memory, in the folder, or fetched."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dmgfs.remote.blocks import BLOCK, MOST_SPAN, Blocks
@@ -59,6 +59,10 @@ class RemoteSource:
 
     def _fetch(self, start: int, end: int) -> Any:
         return self._fetcher.fetch(start * BLOCK, min(end * BLOCK, self.size))
+
+    def listen(self, notice: Callable[[str | None], None]) -> None:
+        """`notice` is told what is wrong with the server from now on; None when it answers again. From another thread."""
+        self._fetcher.notice = notice
 
     def abandon(self) -> None:
         """Ends every wait now; reads fail from here on unless what they want is in memory or in the folder."""

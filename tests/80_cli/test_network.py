@@ -90,6 +90,7 @@ def test_a_fault_is_one_line_without_secrets(run, server: RangeServer, fault: Fa
     said = run("info", url, "--network-timeout", "1")
     assert said.code == code
     assert said.err.startswith(f"dmgfs: {server.url}: ")
+    assert said.err.count(server.url) == 1
     assert said.err.count("\n") == 1
     assert words in said.err
     assert "secret" not in said.err

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.rangeserver import serving
 from exercise.daemon import has_ended
 from exercise.namespace import Namespace, namespace
 
@@ -67,6 +68,22 @@ def test_verbose(inside, image, place):
         f"{place}: {image} is mounted\n",
         "",
     )
+
+
+def test_an_image_behind_a_url(inside, image, place, tmp_path):
+    with serving(image.read_bytes()) as server:
+        url = server.url.replace("://", "://me:secret@") + "?sign=secret"
+        words = f"network-cache={tmp_path / 'cache'}:8M,network-timeout=2,_netdev"
+        done = inside.run("mount", "-v", "-r", "-t", "dmgfs", url, place, "-o", words)
+        assert said(done) == (0, f"{place}: {server.url} is mounted\n", "")
+        assert inside.shell('cat "$PLACE/readme"', PLACE=str(place)) == "read me\n"
+        assert said(inside.run("umount", place)) == QUIET
+        table = fstab(tmp_path, f"{url} {quoted(place)} dmgfs ro,{words}")
+        assert said(inside.run("mount", "-T", table, place)) == QUIET
+        assert said(inside.run("umount", place)) == QUIET
+    done = inside.run("mount", "-r", "-t", "dmgfs", url, place, "-o", words)
+    assert (done.returncode, len(done.stderr.splitlines())) == (32, 1)
+    assert done.stderr.startswith(f"dmgfs: {server.url}: Connection refused")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_offline_is_eio_in_time_and_back_again(server: RangeServer, place: Path,
         assert (root / "big").read_bytes() == BIG
         assert status(place)["trouble"] is None
     text = Path(words[-1]).read_text()
-    assert "unreachable" in text
+    assert "the image cannot be read: Connection refused" in text
     assert "answers again" in text
     assert "Traceback" not in text
 

@@ -72,7 +72,7 @@ def is_mounted(place: Path) -> bool:
 
 
 @contextlib.contextmanager
-def mounted(image: Path, place: Path, *options: str | Path) -> Iterator[Path]:
+def mounted(image: Path | str, place: Path, *options: str | Path) -> Iterator[Path]:
     """`dmgfs mount IMAGE PLACE OPTION...`, then `dmgfs unmount PLACE`. `place` is made if it is not there. Raises
     AssertionError when either command fails or the mount outlives its end."""
     place.mkdir(exist_ok=True)
