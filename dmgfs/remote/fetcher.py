@@ -190,7 +190,8 @@ class Fetcher:
                         nonlocal last
                         last = clock()
                         self.counts.bytes += len(piece)
-                        limit.reschedule(min(last + silence, final))
+                        if not limit.expired():  # it may be at that, just now
+                            limit.reschedule(min(last + silence, final))
 
                     await attempt(take)
                 if whole():

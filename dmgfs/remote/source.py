@@ -21,10 +21,7 @@ class RemoteSource:
         self._folder = folder
         kept = None
         if folder is not None and fetcher.version.sure:
-            version = fetcher.version
-            kept = folder.of(
-                "\0".join((fetcher.transport.key, version.etag or version.modified, str(self.size), str(BLOCK)))
-            )
+            kept = folder.of(f"{fetcher.transport.key} {fetcher.version.key} {BLOCK}")
         self._blocks = Blocks(-(-self.size // BLOCK), self._fetch, fetcher.result, kept)
         if start and len(start) == min(BLOCK, self.size):
             self._blocks.put(0, start)

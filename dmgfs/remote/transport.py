@@ -30,26 +30,35 @@ class Changed(OSError):
 @dataclass(frozen=True, slots=True)
 class Version:
     """What tells one state of the object from another. size: bytes. etag: as the server says it, modified: its words for
-    the time of the last change; "" where it has none. weak: `modified` is all there is, and too fresh to rely on."""
+    the time of the last change; "" where it has none. fresh: that was so lately that `modified` cannot be relied on."""
 
     size: int
     etag: str = ""
     modified: str = ""
-    weak: bool = False
+    fresh: bool = False
 
     @property
     def sure(self) -> bool:
         """Whether blocks may be kept beyond this process."""
-        return bool(self.etag) or bool(self.modified and not self.weak)
+        return self.strong or bool(self.modified and not self.fresh)
+
+    @property
+    def strong(self) -> bool:
+        """Whether the ETag alone vouches for every byte. A weak one (W/) does for the meaning."""
+        return bool(self.etag) and not self.etag.startswith("W/")
+
+    @property
+    def key(self) -> str:
+        """Tells this version from every other one of the object."""
+        return f"{self.size} {self.etag} {'' if self.strong else self.modified}"
 
     def difference(self, size: int | None, etag: str, modified: str) -> str:
         """How an answer's version differs, in words; "" if it is the same."""
         if size is not None and size != self.size:
             return f"{self.size} bytes then, {size} now"
-        if self.etag:
-            if _plain(etag) != _plain(self.etag):
-                return f"ETag {self.etag} then, {etag or 'none'} now"
-        elif modified != self.modified:
+        if self.etag and _plain(etag) != _plain(self.etag):
+            return f"ETag {self.etag} then, {etag or 'none'} now"
+        if not self.strong and modified != self.modified:
             return f"of {self.modified or 'no date'} then, of {modified or 'no date'} now"
         return ""
 

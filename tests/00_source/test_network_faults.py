@@ -16,7 +16,7 @@ from dmgfs.remote import RemoteSource, Settings, open_remote
 from dmgfs.remote.blocks import BLOCK
 from dmgfs.source import Cold, forbid_blocking
 
-TIMEOUT = 1.5
+TIMEOUT = 1.2
 DATA = b"".join(hashlib.sha256(number.to_bytes(4)).digest() for number in range(12 * BLOCK // 32)) + b"the end"
 
 
@@ -218,6 +218,15 @@ def test_a_change_between_two_parts_of_one_range(server: RangeServer) -> None:
 
 def test_without_an_etag_the_date_counts() -> None:
     with serving(DATA, etag="") as server, opened(server) as source:
+        assert source.read(2 * BLOCK, 10) == DATA[2 * BLOCK : 2 * BLOCK + 10]
+        server.modified = "Mon, 06 Jan 2020 10:00:01 GMT"
+        read_fails(source, 6 * BLOCK, "changed", within=1)
+
+
+def test_a_weak_etag_counts_with_the_date(server: RangeServer) -> None:
+    server.etag = 'W/"one"'
+    with opened(server) as source:
+        server.etag = '"one"'
         assert source.read(2 * BLOCK, 10) == DATA[2 * BLOCK : 2 * BLOCK + 10]
         server.modified = "Mon, 06 Jan 2020 10:00:01 GMT"
         read_fails(source, 6 * BLOCK, "changed", within=1)
