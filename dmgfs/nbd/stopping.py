@@ -18,7 +18,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _LISTENING = 3
 """The descriptor of the first socket that is handed over, by the convention."""
 
-_GRACE = 5.0
+_GRACE = 3.0
 """Seconds for answers to be taken; then the line is cut."""
 
 _INTERVAL = 0.02

@@ -21,7 +21,7 @@ from builders.processes import errno_of
 from exercise.daemon import becomes, has_ended
 from exercise.here import here
 from exercise.mounted import dmgfs
-from exercise.nbd import Server, serving
+from exercise.nbd import Nbd, Server, serving
 
 needs_nbdkit = pytest.mark.skipif(shutil.which("nbdkit") is None, reason="needs nbdkit and its Python plug-in")
 
@@ -146,6 +146,27 @@ def test_a_damaged_chunk_is_eio_for_who_reads_it_and_nobody_else(made, raw, tmp_
         assert server.process.poll() is None
 
 
+@needs_nbdkit
+def test_a_log_is_not_filled_by_one_who_tries_again(made, tmp_path):
+    image, pid, log, path = (tmp_path / name for name in ("damaged.dmg", "pid", "log", "socket"))
+    data = bytearray((made / "disk.dmg").read_bytes())
+    data[100_000:100_100] = bytes(100)
+    image.write_bytes(data)
+    ended = dmgfs("serve", image, "--nbd", f"unix:{path}", "--pid-file", pid, "--log", log)
+    assert (ended.code, ended.out, ended.err) == (0, f"nbd+unix:///?socket={path}\n", "")
+    number = int(pid.read_text())
+    try:
+        for _ in range(5):
+            with Nbd(path) as client:
+                failed = [errno_of(lambda at=at: client.read(at, 4096)) for at in range(0, client.size, 4096)]
+                assert errno.EIO in failed
+        assert becomes(lambda: "block table 2 ('" in log.read_text())
+        assert log.read_text().count("zlib") == 1
+    finally:
+        os.kill(number, signal.SIGTERM)
+        assert has_ended(number)
+
+
 # -- shadows ---------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +197,21 @@ def test_a_full_shadow_is_enospc_and_nothing_is_lost(disk, raw, tmp_path):
         raw[0:5] = b"first"
         assert errno_of(lambda: client.write(4096, random.Random(1).randbytes(1 << 20))) == errno.ENOSPC
         assert client.all() == raw
+
+
+@needs_nbdkit
+def test_a_shadow_file_has_its_limit(disk, raw, tmp_path):
+    shadow = tmp_path / "shadow"
+    with serving(disk, tmp_path, "--shadow", shadow, "--shadow-limit", "2M") as server, server.connect() as client:
+        source = random.Random(2)
+        for at in range(0, len(raw), 4096):
+            data = source.randbytes(4096)
+            if errno_of(lambda: client.write(at, data)) == errno.ENOSPC:  # noqa: B023
+                break
+            raw[at : at + 4096] = data
+        assert 500_000 < at < len(raw) - 4096
+        assert client.all() == raw
+    assert shadow.stat().st_size <= 2 << 20
 
 
 @needs_nbdkit
@@ -304,6 +340,14 @@ def test_a_server_that_is_asked_to_stop_leaves_everything_in_the_file(disk, raw,
     raw[9000:9022] = b"not flushed by anybody"
     assert here("convert", disk, tmp_path / "new", "--shadow", shadow).code == 0
     assert (tmp_path / "new").read_bytes() == raw
+
+
+@needs_nbdkit
+def test_a_client_that_takes_no_answers_does_not_keep_the_server(disk, tmp_path):
+    with serving(disk, tmp_path) as server, server.connect() as deaf:
+        deaf.ask_only(100, 0, 1 << 20)
+        assert server.stop() == 0
+    assert not (tmp_path / "socket").exists()
 
 
 @needs_nbdkit
