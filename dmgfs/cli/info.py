@@ -67,7 +67,10 @@ def _network(remote: "RemoteSource") -> dict[str, Any]:
 
 
 def _size_on_disk(path: Path) -> int:
-    """Of a bundle: of everything in it."""
+    """Of a bundle: of everything in it. Of a block device: of all of it."""
+    if path.is_block_device():
+        with path.open("rb") as device:
+            return device.seek(0, os.SEEK_END)
     if not path.is_dir():
         return path.stat().st_size
     return sum(

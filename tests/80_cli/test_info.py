@@ -1,6 +1,7 @@
 """info: golden facts of real images, and every image in no time and little memory."""
 
 import json
+import os
 import plistlib
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from builders.journal import Journal
 from builders.partitions import HFS_GUID, Part, gpt_disk
 from builders.sparse import write_bundle
 from builders.udif import Piece, Table, build
+
+from dmgfs.cli.report import human
 
 MOST_MEMORY = 200 << 20
 
@@ -55,6 +58,22 @@ def test_of_a_built_image(run, tmp_path: Path) -> None:
     assert volume["id"] == "0123456789abcdef"
     assert volume["encodings"] == [0]
     assert volume["attributes"] == ["unmounted cleanly"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
+def test_of_a_block_device(run, tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    image.write_bytes(disk())
+    made = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no loop devices here: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        found = facts(run, device)
+        assert (found["stored_size"], found["disk_size"]) == (image.stat().st_size, image.stat().st_size)
+        assert f"{human(image.stat().st_size)} stored".encode() in run("info", device).out
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
 
 
 def test_lines_for_people(run, tmp_path: Path) -> None:
