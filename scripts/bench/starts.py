@@ -45,10 +45,12 @@ def start(image: Path, cache: str, *options: str | Path, programs: Iterable[str]
         with mounted(
             image, Path(work) / "root", "--shadow", "ram:512M", "-o", "dev", "--cache", cache, "--log", log, *options
         ) as root:
+            there = [name for name in programs if (root / "usr/bin" / name).exists()]
+            if not there:
+                raise SystemExit(f"starts: {image} has none of {', '.join(programs)} in /usr/bin: take a live root")
             begin = time.perf_counter()
-            for name in programs:
-                if (root / "usr/bin" / name).exists():
-                    subprocess.run(["chroot", root, *PROGRAMS[name]], check=True, stdout=subprocess.DEVNULL)
+            for name in there:
+                subprocess.run(["chroot", root, *PROGRAMS[name]], check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - begin
             os.kill(int(os.getxattr(root, "user.dmgfs.pid")), signal.SIGUSR1)
             end = time.monotonic() + _PATIENCE
