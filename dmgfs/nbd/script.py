@@ -2,8 +2,8 @@
 
 Rules that hold here:
 - the names that nbdkit looks for are those of `dmgfs.nbd.server`; errors of callbacks are one line in the log;
-- threads take turns often: beside one that decodes in Python (ADC), a read of what is in memory took 11 ms with the usual
-  turns, and takes 2.
+- threads take turns often: beside one that decodes in Python (ADC), a read of what is in memory would wait for several of
+  the usual turns.
 """
 
 import json
