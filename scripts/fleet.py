@@ -148,6 +148,7 @@ def main() -> int:
     parser.add_argument("--clients", default="1,2,5,10,25,50", help="how many at once")
     parser.add_argument("--image", type=Path, help="instead of one made here")
     parser.add_argument("--size", type=int, default=32, help="MiB of the files of the image made here")
+    parser.add_argument("--ways", default="through nginx,shared cache,no cache", help="which of them")
     args = parser.parse_args()
     numbers = [int(number) for number in args.clients.split(",")]
     with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +162,7 @@ def main() -> int:
             f"{'way':16}{'clients':>8}{'requests at origin':>20}{'MiB at origin':>15}{'at proxy':>10}{'seconds':>9}"
         )
         with serving(data) as origin:
-            for way in ("through nginx", "shared cache", "no cache"):
+            for way in args.ways.split(","):
                 for clients in numbers if way != "no cache" else [number for number in numbers if number <= 10]:
                     with ExitStack() as stack:
                         url, cache = origin.url, "none"

@@ -5,10 +5,14 @@ Rules that hold here:
 - neighbours that are missing are one request, so a chunk of the image is one range; small reads become whole blocks, so
   headers and trees do not cost a request each;
 - who reads on where somebody read before gets blocks fetched ahead, twice as many each time;
+- where blocks are kept for other processes as well, who is about to fetch one claims it there, and who finds it claimed
+  waits for it to appear: so many mounts of one machine fetch it once. Nobody waits longer than CLAIMED, and after that not
+  at all for a while: who claimed it may have been stopped;
 - a failure is raised to everybody who waits for that flight and then forgotten: the next read asks again.
 """
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,9 +20,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from dmgfs.remote.thread import Unwaited
+
 BLOCK = 256 << 10
 MOST_SPAN = 16
 """Blocks in one request."""
+
+CLAIMED = 5.0
+"""Seconds to wait for a block that another process fetches."""
+
+IMPATIENT = 60.0
+_LOOK = 0.03
 
 MEMORY = 16 << 20
 MOST_AHEAD = 16
@@ -30,6 +42,9 @@ NEAR = 3
 by side."""
 
 
+_STORING = Unwaited()
+
+
 class Kept(Protocol):
     """Where blocks are beyond this process."""
 
@@ -38,6 +53,12 @@ class Kept(Protocol):
     def put(self, index: int, data: bytes) -> None: ...
 
     def has(self, index: int) -> bool: ...
+
+    def claim(self, index: int) -> bool:
+        """False: somebody else is fetching it."""
+        ...
+
+    def release(self, index: int) -> None: ...
 
 
 class _Flight:
@@ -88,7 +109,8 @@ class Blocks:
         self._most = max(memory // BLOCK, 1)
         self._memory: OrderedDict[int, bytes] = OrderedDict()
         self._flights: dict[int, _Flight] = {}
-        self._unkept: set[int] = set()  # of those in memory, what came ahead and is not on the disk yet
+        self._ended = threading.Event()
+        self._patient_from = 0.0
         self._streams: deque[_Stream] = deque(maxlen=STREAMS)
         self._ahead = 0
         self._lock = threading.Lock()
@@ -131,11 +153,11 @@ class Blocks:
             if flight.error is not None:
                 raise flight.error.with_traceback(None)
             found[index] = flight.data
-        for index in [index for index in found if index in self._unkept]:
-            self._unkept.discard(index)
-            if self._kept is not None:
-                self._kept.put(index, found[index])
         return [found[index] for index in range(first, last)]
+
+    def end(self) -> None:
+        """Nobody waits for other processes any more."""
+        self._ended.set()
 
     def put(self, index: int, data: bytes) -> None:
         """A block that came otherwise."""
@@ -148,29 +170,78 @@ class Blocks:
         """Takes these blocks, whose flights are ours, from the disk and asks for the rest: (first, last + 1, answer) of
         each request. What has landed is taken out of `mine`; what fails is landed as failed."""
         try:
-            for index in list(mine) if self._kept is not None else ():
-                data = self._kept.get(index) if self._kept is not None else None
-                if data is not None:
-                    self.tally.disk += 1
+            claimed = []
+            for index in list(mine):
+                if self._from_disk(index):
                     mine.remove(index)
-                    self._land(index, data)
-            return [(start, end, self._fetch(start, end)) for start, end in runs(mine)]
+                elif self._claim(index):
+                    if self._from_disk(index):  # whoever had it claimed was done just now
+                        self._release([index])
+                        mine.remove(index)
+                    else:
+                        claimed.append(index)
+            return [(start, end, self._fetch(start, end)) for start, end in runs(claimed)]
         except BaseException as error:
+            self._release(mine)
             self._fail(mine, error)
             mine.clear()
             return []
 
     def _finish(self, mine: list[int], spans: "list[tuple[int, int, Future[bytes]]]") -> None:
+        """Lands the rest of `mine`: what the requests bring, then what other processes have claimed."""
         try:
             for start, end, future in spans:
                 for index, data in _cut(start, end, self._result(future)):
-                    self.tally.fetched += 1
+                    self._fetched(index, data)
                     mine.remove(index)
-                    self._land(index, data)
-                    if self._kept is not None:
-                        self._kept.put(index, data)
+            self._wait_for_others(mine)
+            for start, end in runs(mine):
+                for index, data in _cut(start, end, self._result(self._fetch(start, end))):
+                    self._fetched(index, data)
+                    mine.remove(index)
         except BaseException as error:
+            self._release(mine)
             self._fail(mine, error)
+
+    def _wait_for_others(self, mine: list[int]) -> None:
+        """Lands what appears on the disk. What is left then is for us to fetch."""
+        end = time.monotonic() + CLAIMED
+        ours: set[int] = set()
+        while mine and len(ours) < len(mine) and time.monotonic() > self._patient_from:
+            for index in [index for index in mine if index not in ours]:
+                if self._from_disk(index):
+                    mine.remove(index)
+                elif self._claim(index):
+                    ours.add(index)
+            if len(ours) == len(mine) or self._ended.wait(_LOOK):
+                return
+            if time.monotonic() > end:
+                self._patient_from = time.monotonic() + IMPATIENT
+
+    def _from_disk(self, index: int) -> bool:
+        if self._kept is None or not self._kept.has(index):
+            return False
+        data = self._kept.get(index)
+        if data is None:
+            return False
+        self.tally.disk += 1
+        self._land(index, data)
+        return True
+
+    def _fetched(self, index: int, data: bytes) -> None:
+        self.tally.fetched += 1
+        self._land(index, data)
+        if self._kept is not None:
+            self._kept.put(index, data)
+            self._kept.release(index)
+
+    def _claim(self, index: int) -> bool:
+        return self._kept is None or self._kept.claim(index)
+
+    def _release(self, indices: Sequence[int]) -> None:
+        if self._kept is not None:
+            for index in indices:
+                self._kept.release(index)
 
     def _read_ahead(self, first: int, last: int) -> None:
         """Fetches on behind `last` if this read goes on where another one ended."""
@@ -193,10 +264,11 @@ class Blocks:
                 if self._ahead >= MOST_AHEAD:
                     break
                 stream.end = index + 1
-                if index not in stored and index not in self._memory and index not in self._flights:
-                    self._flights[index] = _Flight()
-                    self._ahead += 1
-                    mine.append(index)
+                if index in stored or index in self._memory or index in self._flights or not self._claim(index):
+                    continue
+                self._flights[index] = _Flight()
+                self._ahead += 1
+                mine.append(index)
         for start, stop in runs(mine):
             try:
                 future = self._fetch(start, stop)
@@ -215,12 +287,20 @@ class Blocks:
         for index, data in blocks:
             self.tally.fetched += 1
             self.tally.ahead += 1
-            self._unkept.add(index)
             self._land(index, data)
         with self._lock:
             self._ahead -= end - start
+        if self._kept is not None:
+            _STORING.submit(self._store, blocks)
+
+    def _store(self, blocks: list[tuple[int, bytes]]) -> None:
+        assert self._kept is not None
+        for index, data in blocks:
+            self._kept.put(index, data)
+            self._kept.release(index)
 
     def _arrived(self, indices: Sequence[int], error: BaseException) -> None:
+        self._release(indices)
         self._fail(indices, error)
         with self._lock:
             self._ahead -= len(indices)
@@ -243,8 +323,7 @@ class Blocks:
         self._memory[index] = data
         self._memory.move_to_end(index)
         while len(self._memory) > self._most:
-            gone, _ = self._memory.popitem(last=False)
-            self._unkept.discard(gone)
+            self._memory.popitem(last=False)
 
 
 def runs(indices: Sequence[int], most: int = MOST_SPAN) -> Iterator[tuple[int, int]]:

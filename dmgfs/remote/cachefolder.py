@@ -7,6 +7,7 @@ notices a block that a power cut tore. So a block is a file here, and these rule
   bytes: what does not fit is removed and fetched again, never served;
 - all writing, and the count of bytes (in the lock's file), is done under one lock between processes, so the bound holds for
   all of them together. Who does not get the lock soon does not store: a cache is no reason to wait. Reading takes no lock;
+- who is about to fetch a block can claim it, by a lock on a byte of another file, which goes with the process;
 - beyond the bound the files go that were not read for the longest time;
 - trouble (no room, no permission) is said once and makes this process rest for a minute; it never fails a read;
 - the folder is opened once and everything in it is reached from there: it may come to lie below the mount itself. One that
@@ -20,6 +21,7 @@ import logging
 import os
 import re
 import stat
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,8 @@ DIGEST = 32
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{1,12}\Z")
 _NEW = "new-"
 _LOCK = "lock"
+_CLAIMS = "claims"
+_RANGE = struct.Struct("@hhqqi4x")  # struct flock
 _PAGE = 4096
 _PATIENCE = 0.2
 _REST = 60.0
@@ -41,12 +45,14 @@ _LARGEST = 64 << 20
 class CacheFolder:
     """The folder, for any number of objects. Use `open`."""
 
-    def __init__(self, path: str, descriptor: int, lock: int, budget: int) -> None:
+    def __init__(self, path: str, descriptor: int, lock: int, claims: int, budget: int) -> None:
         self.path = path
         self.budget = budget
         self._folder = descriptor
         self._lock_file = lock
+        self._claims = claims
         self._turn = threading.Lock()
+        self._claiming = threading.Lock()
         self._rests_until = 0.0
 
     @classmethod
@@ -55,38 +61,36 @@ class CacheFolder:
         PermissionError for a folder that others may write to."""
         if path is None:
             return None
+        opened: list[int] = []
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
             folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            log.warning("%s: %s: nothing is kept on the disk", ascii(path)[1:-1], error.strerror)
-            return None
-        try:
+            opened.append(folder)
             status = os.fstat(folder)
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
                 why = "others may write to this folder: keep no blocks in it (chmod 700, or another --network-cache)"
                 raise PermissionError(errno.EPERM, why, path)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             lock = os.open(_LOCK, flags, 0o600, dir_fd=folder)
-        except PermissionError as error:
-            os.close(folder)
+            opened.append(lock)
+            claims = os.open(_CLAIMS, flags, 0o600, dir_fd=folder)
+        except OSError as error:
+            for descriptor in opened:
+                os.close(descriptor)
             if error.errno == errno.EPERM:
                 raise
             log.warning("%s: %s: nothing is kept on the disk", ascii(path)[1:-1], error.strerror)
             return None
-        except OSError as error:
-            os.close(folder)
-            log.warning("%s: %s: nothing is kept on the disk", ascii(path)[1:-1], error.strerror)
-            return None
-        return cls(path, folder, lock, budget)
+        return cls(path, folder, lock, claims, budget)
 
     def close(self) -> None:
         """May be called twice; afterwards nothing is found and nothing stored."""
-        with self._turn:
+        with self._turn, self._claiming:
             if self._folder >= 0:
                 os.close(self._folder)
                 os.close(self._lock_file)
-            self._folder = self._lock_file = -1
+                os.close(self._claims)
+            self._folder = self._lock_file = self._claims = -1
 
     def of(self, key: str) -> "ObjectBlocks":
         """The blocks of one version of one object. key: any text that names it."""
@@ -135,6 +139,23 @@ class CacheFolder:
         except OSError as error:
             self._rests_until = time.monotonic() + _REST
             log.warning("%s: %s: nothing is kept for a minute", ascii(self.path)[1:-1], error.strerror)
+
+    def claim(self, name: str) -> bool:
+        """False: somebody else has claimed it. Ends with `release`, and with the process."""
+        return self._mark(name, fcntl.F_WRLCK)
+
+    def release(self, name: str) -> None:
+        self._mark(name, fcntl.F_UNLCK)
+
+    def _mark(self, name: str, kind: int) -> bool:
+        place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest())
+        try:
+            with self._claiming:
+                if self._claims >= 0:
+                    fcntl.fcntl(self._claims, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, place, 1, 0))
+        except OSError as error:
+            return error.errno not in (errno.EAGAIN, errno.EACCES)  # a file system without locks: everybody fetches
+        return True
 
     def _store(self, name: str, data: bytes) -> None:
         need = _room(DIGEST + len(data))
@@ -227,6 +248,12 @@ class ObjectBlocks:
 
     def has(self, index: int) -> bool:
         return self._folder.has(f"{self._key}-{index:x}")
+
+    def claim(self, index: int) -> bool:
+        return self._folder.claim(f"{self._key}-{index:x}")
+
+    def release(self, index: int) -> None:
+        self._folder.release(f"{self._key}-{index:x}")
 
 
 def _digest(name: str, data: bytes) -> bytes:

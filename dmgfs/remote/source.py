@@ -9,12 +9,15 @@ from dmgfs.remote.cachefolder import CacheFolder
 from dmgfs.remote.fetcher import Fetcher
 from dmgfs.source import Buffer, Cold, Load, check_range, may_block
 
+START = 4096
+"""Bytes that opening brings where there is a folder: the first block may be in it. Signatures of formats are in these."""
+
 
 class RemoteSource:
     """size: bytes. url: as it may be shown. Takes over fetcher and folder. Raises as `Fetcher.open`."""
 
     def __init__(self, fetcher: Fetcher, folder: CacheFolder | None) -> None:
-        start = fetcher.open(BLOCK)
+        self._start = fetcher.open(BLOCK if folder is None else START)
         self.url = fetcher.url
         self.size = fetcher.version.size
         self._fetcher = fetcher
@@ -23,13 +26,16 @@ class RemoteSource:
         if folder is not None and fetcher.version.sure:
             kept = folder.of(f"{fetcher.transport.key} {fetcher.version.key} {BLOCK}")
         self._blocks = Blocks(-(-self.size // BLOCK), self._fetch, fetcher.result, kept)
-        if start and len(start) == min(BLOCK, self.size):
-            self._blocks.put(0, start)
+        if self._start and len(self._start) == min(BLOCK, self.size):
+            self._blocks.put(0, self._start)
+            self._start = b""
 
     def read(self, offset: int, length: int) -> Buffer:
         check_range(self, offset, length, "network")
         if not length:
             return b""
+        if offset + length <= len(self._start):
+            return memoryview(self._start)[offset : offset + length]
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
         blocks = self._blocks.get(first, last) if may_block() else self._blocks.in_memory(first, last)
         if blocks is None:
@@ -41,7 +47,7 @@ class RemoteSource:
 
     def cold(self, offset: int, length: int) -> Sequence[Load]:
         length = min(length, self.size - offset)
-        if offset < 0 or length <= 0:
+        if offset < 0 or length <= 0 or offset + length <= len(self._start):
             return ()
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
         loads = []
@@ -63,10 +69,12 @@ class RemoteSource:
 
     def abandon(self) -> None:
         """Ends every wait now; reads fail from here on unless what they want is in memory or in the folder."""
+        self._blocks.end()
         self._fetcher.abandon()
 
     def close(self) -> None:
         """May be called twice."""
+        self._blocks.end()
         self._fetcher.close()
         if self._folder is not None:
             self._folder.close()

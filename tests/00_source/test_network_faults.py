@@ -12,8 +12,9 @@ import pytest
 from builders.rangeserver import Fault, RangeServer, serving
 
 from dmgfs.errors import Unsupported
-from dmgfs.remote import RemoteSource, Settings, open_remote
+from dmgfs.remote import RemoteSource, Settings, blocks, open_remote
 from dmgfs.remote.blocks import BLOCK
+from dmgfs.remote.source import START
 from dmgfs.source import Cold, forbid_blocking
 
 TIMEOUT = 1.2
@@ -277,7 +278,7 @@ class TestFolder:
         sent = server.sent
         with opened(server, tmp_path) as source:
             assert source.read(0, len(DATA)) == DATA
-        assert server.sent - sent == BLOCK  # what opening asks for
+        assert server.sent - sent == START  # what opening asks for
 
     def test_another_version_takes_nothing_from_it(self, server: RangeServer, tmp_path: Path) -> None:
         with opened(server, tmp_path) as source:
@@ -291,7 +292,7 @@ class TestFolder:
         for modified in ("", now):
             with serving(DATA, etag="", modified=modified) as server, opened(server, tmp_path) as source:
                 source.read(0, len(DATA))
-        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", "claims"}
 
     def test_a_dead_server_and_a_full_folder(self, server: RangeServer, tmp_path: Path) -> None:
         with opened(server, tmp_path) as source:
@@ -299,6 +300,42 @@ class TestFolder:
         with opened(server, tmp_path) as source:
             server.stop()
             assert source.read(0, len(DATA)) == DATA
+
+
+def test_processes_that_share_a_folder_fetch_each_block_once(server: RangeServer, tmp_path: Path) -> None:
+    server.behave = lambda number, start: Fault(pause=0.1)
+    sources = [open_remote(server.url, Settings(TIMEOUT, str(tmp_path))) for _ in range(4)]
+    before = server.sent
+    wrong: list[int] = []
+
+    def reader(source: RemoteSource) -> None:
+        for offset in range(0, len(DATA), BLOCK // 2):
+            length = min(BLOCK // 2, len(DATA) - offset)
+            if source.read(offset, length) != DATA[offset : offset + length]:
+                wrong.append(offset)
+
+    threads = [threading.Thread(target=reader, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for source in sources:
+        source.close()
+    assert not wrong
+    assert server.sent - before == len(DATA)
+
+
+def test_who_claimed_a_block_and_does_nothing_holds_nobody_up_for_long(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "CLAIMED", 0.3)
+    with opened(server, tmp_path) as source, opened(server, tmp_path) as other:
+        for index in range(12):
+            source._blocks._kept.claim(index)
+        started = time.monotonic()
+        for index in range(1, 12):
+            assert other.read(index * BLOCK, 10) == DATA[index * BLOCK : index * BLOCK + 10]
+        assert 0.25 < time.monotonic() - started < 1.5
 
 
 def test_closing_waits_for_nothing(server: RangeServer) -> None:

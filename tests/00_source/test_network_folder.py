@@ -15,12 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from dmgfs.remote.cachefolder import CacheFolder
 
 PAGE = 4096
+OURS = ("lock", "claims")
 BUDGET = 20 * PAGE
 
 
 def held(path: Path) -> int:
-    """Bytes of all files but the lock."""
-    return sum(-(-file.stat().st_size // PAGE) * PAGE for file in path.iterdir() if file.name != "lock")
+    """Bytes of all blocks."""
+    return sum(-(-file.stat().st_size // PAGE) * PAGE for file in path.iterdir() if file.name not in OURS)
 
 
 def folder(path: Path, budget: int = BUDGET) -> CacheFolder:
@@ -65,7 +66,7 @@ class Shared(RuleBasedStateMachine):
         self.folders[which] = folder(self.path)
 
     def _some_file(self, choice: int) -> Path | None:
-        files = sorted(file for file in self.path.iterdir() if file.name != "lock")
+        files = sorted(file for file in self.path.iterdir() if file.name not in OURS)
         return files[choice % len(files)] if files else None
 
     @rule(choice=st.integers(0, 99), cut=st.integers(0, 40))
@@ -110,7 +111,7 @@ TestShared.settings = settings(max_examples=25, stateful_step_count=30, deadline
 def test_a_torn_block_that_is_stored_again_comes_back(tmp_path: Path) -> None:
     blocks = folder(tmp_path).of("one")
     blocks.put(1, b"block" * 100)
-    [file] = [file for file in tmp_path.iterdir() if file.name != "lock"]
+    [file] = [file for file in tmp_path.iterdir() if file.name not in OURS]
     file.write_bytes(file.read_bytes()[:-1])
     assert blocks.get(1) is None
     assert not file.exists()
@@ -193,7 +194,7 @@ def test_no_room_on_the_disk_is_no_failure(tmp_path: Path, monkeypatch, caplog: 
     blocks.put(2, b"data")
     assert blocks.get(1) is None
     assert caplog.text.count("No space left") == 1
-    assert not [file for file in tmp_path.iterdir() if file.name != "lock"]
+    assert not [file for file in tmp_path.iterdir() if file.name not in OURS]
 
 
 def test_a_folder_that_cannot_be_made_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -219,3 +220,17 @@ def test_it_is_found_where_it_was_when_the_path_leads_elsewhere(tmp_path: Path) 
     cache.of("one").put(1, b"data")
     assert cache.of("one").get(1) == b"data"
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_claim_is_one_processs_and_ends_with_it(tmp_path: Path) -> None:
+    ours, theirs = folder(tmp_path).of("one"), folder(tmp_path)
+    assert ours.claim(1)
+    assert ours.claim(1)
+    assert not theirs.of("one").claim(1)
+    assert theirs.of("one").claim(2)
+    assert theirs.of("two").claim(1)
+    ours.release(1)
+    assert theirs.of("one").claim(1)
+    assert not ours.claim(1)
+    theirs.close()
+    assert ours.claim(1)

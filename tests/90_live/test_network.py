@@ -16,6 +16,8 @@ from builders.udif import Piece, Table, build
 from exercise.daemon import becomes, has_ended, process_of
 from exercise.mounted import dmgfs, is_mounted, mounted
 
+from dmgfs.remote.source import START
+
 pytestmark = pytest.mark.kernel
 
 CHUNK = 256 << 10
@@ -74,7 +76,7 @@ def test_it_shows_the_same_and_fetches_each_block_once(server: RangeServer, plac
         assert report["trouble"] is None
         assert "secret" not in Path("/proc/self/mounts").read_text()
         assert "answers" in dmgfs("status", place).out
-    assert server.sent == len(IMAGE)
+    assert server.sent == len(IMAGE) + START
     assert len(server.requests) < 20
     assert "secret" not in Path(words[-1]).read_text()
 
@@ -83,7 +85,7 @@ def test_the_next_mount_finds_it_on_the_disk(server: RangeServer, place: Path, w
     for _ in range(2):
         with mounted(server.url, place, *words) as root:
             assert (root / "big").read_bytes() == BIG
-    assert server.sent <= len(IMAGE) + CHUNK
+    assert server.sent == len(IMAGE) + 2 * START
 
 
 def test_a_shadow_file_belongs_to_the_image_not_to_its_place(
