@@ -13,13 +13,14 @@ Rules that hold here:
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from dmgfs.remote.ahead import Streams
 from dmgfs.remote.thread import Unwaited
 
 BLOCK = 256 << 10
@@ -35,12 +36,6 @@ _LOOK = 0.03
 MEMORY = 16 << 20
 MOST_AHEAD = 16
 """Blocks on the way that nobody has asked for yet. Not more: a reader that turns away has paid for them."""
-
-STREAMS = 16
-NEAR = 3
-"""Blocks between the end of one read and the beginning of the next, which still goes on from it: several threads read side
-by side."""
-
 
 _STORING = Unwaited()
 
@@ -71,15 +66,6 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _Stream:
-    """Blocks. at: where its reader is. end: up to where they were asked for. window: how far ahead."""
-
-    at: int
-    end: int
-    window: int
-
-
-@dataclass(slots=True)
 class Tally:
     """Blocks found in memory, on the disk, and fetched; ahead: of these, before anybody asked."""
 
@@ -102,7 +88,6 @@ class Blocks:
         memory: int = MEMORY,
     ) -> None:
         self.tally = Tally()
-        self._count = count
         self._fetch = fetch
         self._result = result
         self._kept = kept
@@ -111,7 +96,7 @@ class Blocks:
         self._flights: dict[int, _Flight] = {}
         self._ended = threading.Event()
         self._patient_from = 0.0
-        self._streams: deque[_Stream] = deque(maxlen=STREAMS)
+        self._streams = Streams(count, MOST_SPAN)
         self._ahead = 0
         self._lock = threading.Lock()
 
@@ -246,17 +231,10 @@ class Blocks:
     def _read_ahead(self, first: int, last: int) -> None:
         """Fetches on behind `last` if this read goes on where another one ended."""
         with self._lock:
-            stream = next((one for one in self._streams if one.at - NEAR <= first <= one.at + NEAR), None)
-            if stream is None:
-                self._streams.append(_Stream(last, last, 1))
-                return
-            if last <= stream.at:
-                return
-            stream.at = last
-            if stream.end - last > stream.window // 2:
-                return
-            stream.window = min(2 * stream.window, MOST_SPAN)
-            wanted = range(max(stream.end, last), min(last + stream.window, self._count))
+            found = self._streams.note(first, last)
+        if found is None:
+            return
+        stream, wanted = found
         stored = {index for index in wanted if self._kept is not None and self._kept.has(index)}
         mine = []
         with self._lock:

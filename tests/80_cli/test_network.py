@@ -1,6 +1,7 @@
 """Verbs on images behind URLs: the same as on files, and never a word of what is secret in a URL."""
 
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from builders.encrypted import PASSPHRASE, encrypt_v2
 from builders.rangeserver import Fault, RangeServer, serving
+from exercise.mounted import dmgfs
 
 from dmgfs.bootargs.cmdline import parse
 from dmgfs.errors import WrongBootArgument
@@ -102,6 +104,54 @@ def test_who_reads_is_told_to_the_server_alone(run, server: RangeServer) -> None
     assert said.code == 0
     assert b"secret" not in said.out
     assert server.seen[0]["Authorization"] == "Basic bWU6c2VjcmV0"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For 127.0.0.1, by nobody."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "-", "-out", "-"]
+    path.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    return path
+
+
+@pytest.fixture
+def secure(rich: Path, certificate: Path) -> Iterator[RangeServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(rich.read_bytes(), tls=context) as server:
+        yield server
+
+
+def test_a_certificate_by_nobody_is_not_accepted(secure: RangeServer) -> None:
+    said = dmgfs("info", secure.url, "--network-timeout", "5")
+    assert (said.code, said.err.count("\n")) == (74, 1)
+    assert "certificate" in said.err
+    assert said.seconds < 4  # it is not tried again
+
+
+def test_https(secure: RangeServer, server: RangeServer, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    said = dmgfs("cat", secure.url, "text")
+    assert said.code == 0, said.err
+    secure.redirect = server.url
+    said = dmgfs("cat", secure.url, "text")
+    assert (said.code, said.err) == (
+        74,
+        f"dmgfs: {secure.url}: the server leads from https to http, which is not followed\n",
+    )
 
 
 def test_nobody_there(run) -> None:

@@ -38,6 +38,13 @@ class Store:
     def put(self, key: str, data: bytes) -> None:
         self._client.put_object(Bucket="images", Key=key, Body=data)
 
+    def versions(self, key: str, *contents: bytes) -> list[str]:
+        """Their ids, in a bucket that keeps all of them."""
+        self._client.create_bucket(Bucket="versions")
+        self._client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+        put = self._client.put_object
+        return [put(Bucket="versions", Key=key, Body=content)["VersionId"] for content in contents]
+
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket="images", Key=key)
 
@@ -103,6 +110,12 @@ class TestS3:
                 source.read(4 * BLOCK, 10)
             store.put("data", DATA)
             assert source.read(4 * BLOCK, 10) == DATA[4 * BLOCK : 4 * BLOCK + 10]
+
+    def test_one_of_many_versions(self, store: Store, tmp_path: Path) -> None:
+        first, second = store.versions("data", DATA, DATA[::-1])
+        for version, content in ((first, DATA), (second, DATA[::-1])):
+            with opened(f"s3://versions/data?versionId={version}", tmp_path) as source:
+                assert source.read(0, len(content)) == content
 
     def test_a_deleted_object(self, store: Store) -> None:
         with opened("s3://images/data") as source:

@@ -3,6 +3,7 @@
 `behave` is asked about every GET and may return a Fault; None: answer as a good server does."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ class RangeServer:
         self.seen: list[dict[str, str]] = []
         self.sent = 0
         self.redirect = ""
+        self.tls: ssl.SSLContext | None = None
         self.lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         self._alive: list[socket.socket] = []
@@ -52,7 +54,7 @@ class RangeServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/image.dmg"
+        return f"http{'' if self.tls is None else 's'}://127.0.0.1:{self.port}/image.dmg"
 
     def start(self) -> None:
         """On the same port as before, if it ran before."""
@@ -82,6 +84,8 @@ class RangeServer:
 
         self._server = Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -163,8 +167,9 @@ class RangeServer:
 
 
 @contextmanager
-def serving(data: bytes, **words: str) -> Iterator[RangeServer]:
+def serving(data: bytes, *, tls: ssl.SSLContext | None = None, **words: str) -> Iterator[RangeServer]:
     server = RangeServer(data, **words)
+    server.tls = tls
     server.start()
     try:
         yield server
