@@ -1,5 +1,6 @@
 """Headers of a tar stream in POSIX pax format: names, sizes and dates of any length fit, extended attributes are written
-as GNU tar and libarchive do (SCHILY.xattr).
+as GNU tar and libarchive do (SCHILY.xattr), files with holes as GNU tar does (its sparse format 1.0: a list of the parts
+lies before their bytes; true name and size are in the extended header, so that who does not know it sees an odd name).
 
 Rule: names and attribute values go out as the bytes they are. (The standard library's tarfile would mark binary values with
 a keyword that makes GNU tar complain about every file, hence our own headers.)
@@ -8,7 +9,7 @@ a keyword that makes GNU tar complain about every file, hence our own headers.)
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from overlay.vfs import Attr
 
@@ -16,6 +17,7 @@ RECORD = 512
 END = 2 * RECORD
 BLOCKING = 10240
 _NAME_ROOM = 100
+_REAL_SIZE = b"GNU.sparse.realsize"
 HARD_LINK, _EXTENDED = b"1", b"x"
 TYPES = {
     stat.S_IFREG: b"0",
@@ -46,17 +48,18 @@ def header(
     extra: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """The header of one object, preceded by what does not fit into it."""
-    records = dict(extra or {})
     texts = ((b"path", name), (b"linkpath", link))
-    records |= {keyword: text for keyword, text in texts if len(text) > _NAME_ROOM or not text.isascii()}
-    for keyword, number, digits in ((b"uid", owner[0], 7), (b"gid", owner[1], 7), (b"size", size, 11)):
-        if number >= 8**digits:
-            records[keyword] = b"%d" % number
+    records = {keyword: text for keyword, text in texts if len(text) > _NAME_ROOM or not text.isascii()}
+    numbers = [(b"uid", owner[0], 7), (b"gid", owner[1], 7)]
+    if extra is None or _REAL_SIZE not in extra:  # tarfile would take the packed size for that of the file
+        numbers.append((b"size", size, 11))
+    records |= {keyword: b"%d" % number for keyword, number, digits in numbers if number >= 8**digits}
     mtime = attr.mtime_ns // 1_000_000_000
     if attr.mtime_ns % 1_000_000_000:
         records[b"mtime"] = b"%s%d.%09d" % _signed(attr.mtime_ns)
     elif not 0 <= mtime < 8**11:
         records[b"mtime"] = b"%d" % mtime
+    records |= extra or {}  # last: tarfile takes the last name that it finds
     parts = []
     if records:
         body = b"".join(_pax(keyword, value) for keyword, value in records.items())
@@ -65,6 +68,32 @@ def header(
     device = attr.rdev if kind in (TYPES[stat.S_IFCHR], TYPES[stat.S_IFBLK]) else 0
     parts.append(_packed(name, kind, stat.S_IMODE(attr.mode), owner, size, mtime, link, device))
     return b"".join(parts)
+
+
+def sparse_header(
+    name: bytes,
+    attr: Attr,
+    owner: tuple[int, int],
+    parts: Sequence[tuple[int, int]],
+    extra: Mapping[bytes, bytes],
+) -> bytes:
+    """The header of a regular file of which only `parts` follow, [start, stop) in order, and what must lie before them. All
+    together are filled up to a record."""
+    found = [(start, stop - start) for start, stop in parts]
+    if not parts or parts[-1][1] < attr.size:
+        found.append((attr.size, 0))  # a file ends where its last part ends
+    table = b"%d\n" % len(found) + b"".join(b"%d\n%d\n" % part for part in found)
+    table += bytes(-len(table) % RECORD)
+    folder, slash, last = name.rpartition(b"/")
+    records = {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": name,
+        _REAL_SIZE: b"%d" % attr.size,
+    }
+    shown = folder + slash + b"GNUSparseFile.0/" + last
+    packed = len(table) + sum(length for _, length in found)
+    return header(shown, TYPES[stat.S_IFREG], attr, owner, size=packed, extra=records | dict(extra)) + table
 
 
 def _signed(time_ns: int) -> tuple[bytes, int, int]:
@@ -94,7 +123,7 @@ def _packed(
         octal(mode, 7),
         octal(owner[0], 7),
         octal(owner[1], 7),
-        octal(size, 11),
+        octal(size, 11) if size < 8**11 else b"\x80" + size.to_bytes(11, "big"),
         octal(mtime, 11),
         b" " * 8,
         kind,

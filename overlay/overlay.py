@@ -17,6 +17,7 @@ from stat import S_IFDIR, S_IFLNK
 from typing import NamedTuple
 
 from overlay import attributes, contents, listing, lookup, names, reset, snapshots
+from overlay.extents import Extent, extents
 from overlay.frozen import Reader
 from overlay.history import History
 from overlay.listing import DirHandle
@@ -249,6 +250,11 @@ class Overlay:
         """Less than `length` bytes only at the end of the file. The buffer may be a view of the store: use it before the
         next operation."""
         return contents.read(self._state, ino, offset, length)
+
+    def extents(self, ino: int, gap: int = 1) -> Steps[list[Extent]]:
+        """Where a regular file may hold anything but zeros, told without reading it; of two extents with less than `gap`
+        bytes between them one is made."""
+        return self._state.steps(extents, ino, gap)
 
     def write(self, ino: int, offset: int, data: bytes, *, clear_setid: bool = False) -> Steps[int]:
         """All or nothing: the length of `data`, or ENOSPC, EFBIG. `clear_setid`: drop set-user-id and, of executables,

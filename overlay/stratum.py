@@ -17,6 +17,7 @@ from typing import Any
 
 from overlay import acl, attributes, contents
 from overlay.errors import ShadowDamaged
+from overlay.extents import Extent, extents
 from overlay.facts import Facts
 from overlay.pages import HOLE, PAGE_BITS, PageMap, pages_in
 from overlay.state import NAME_MAX, State, error
@@ -81,6 +82,9 @@ class _Bytes:
                 stop = min(end, (run.page + run.length) << PAGE_BITS)
                 loads |= dict.fromkeys(self._facts.open(self._ino).cold(start, stop - start))
         return tuple(loads)
+
+    def extents(self) -> Sequence[Extent]:
+        return extents(self._state, self._facts, self._ino)
 
 
 class Stratum:

@@ -9,6 +9,7 @@ Rules that hold here:
 
 import base64
 import binascii
+import io
 import os
 import stat
 import tarfile
@@ -241,20 +242,26 @@ class TarOrigin:
         if self._in_place and info.sparse is None:
             return info.offset_data << 1
         start = self._spool.size
-        stream = archive.extractfile(info)
-        assert stream is not None
+        stream: io.RawIOBase = cast(Any, archive.extractfile(info)).raw  # a buffer would want the archive to seek
         done = 0
         zeros = bytes(_BLOCK)
-        while done < info.size:
-            try:
-                data = stream.read(min(_BLOCK, info.size - done))
-            except (tarfile.TarError, EOFError) as error:
-                raise CorruptImage("tar archive", f"member {info.name!r}", str(error)) from error
-            if not data:
-                raise CorruptImage("tar archive", f"member {info.name!r}", "the archive ends inside it")
-            if data != zeros[: len(data)]:
-                self._spool.write(start + done, data)
-            done += len(data)
+        for place, length in _parts(info):
+            if not done <= place <= place + length <= info.size:
+                raise CorruptImage(
+                    "tar archive", f"member {info.name!r}", "its list of parts goes back or past its end"
+                )
+            stream.seek(place)
+            done, end = place, place + length
+            while done < end:
+                try:
+                    data = stream.read(min(_BLOCK, end - done))
+                except (tarfile.TarError, EOFError) as error:
+                    raise CorruptImage("tar archive", f"member {info.name!r}", str(error)) from error
+                if not data:
+                    raise CorruptImage("tar archive", f"member {info.name!r}", "the archive ends inside it")
+                if data != zeros[: len(data)]:
+                    self._spool.write(start + done, data)
+                done += len(data)
         self._spool.extend(start + info.size)
         return start << 1 | 1
 
@@ -295,3 +302,10 @@ class TarOrigin:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _parts(info: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """Offset and length of what the archive has of a file; the rest is zeros."""
+    if info.sparse is None:
+        return [(0, info.size)]
+    return [part for part in cast(list[tuple[int, int]], info.sparse) if part[1]]

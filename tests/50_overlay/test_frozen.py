@@ -10,9 +10,9 @@ import pytest
 from builders.lower_tree import LowerTree
 from builders.overlay_pair import Caller, Pair
 from builders.overlay_walk import everything, facts, walk
-from builders.random_operations import Choice, build
 from builders.refusal import refused
 from builders.rough_use import forest, move_around
+from builders.shuffled import shuffled
 
 from overlay.check import check
 from overlay.compact import compact
@@ -23,23 +23,6 @@ from overlay.overlay import Overlay
 from overlay.ram import RamStore
 from overlay.save import save
 from overlay.vfs import run
-
-
-def shuffled(seed: int, *, case_sensitive: bool, budget: int = 1 << 28, layers: int = 0) -> tuple[Pair, Choice]:
-    """layers: of random changes, below an empty store."""
-    source = random.Random(seed)
-    pair = Pair(build(case_sensitive), RamStore(budget))
-    choice = Choice(
-        pair,
-        source.choice,
-        lambda limit: source.randrange(max(1, limit)),
-        lambda length: source.choice([bytes(length), source.randbytes(length)]),
-    )
-    for _ in range(layers):
-        for _ in range(150):
-            pair.call(*choice.operation())
-        pair.stack(RamStore(budget))
-    return pair, choice
 
 
 def let_go(pair: Pair, frozen: list[tuple[object, object]]) -> None:

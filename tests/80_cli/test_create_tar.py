@@ -12,6 +12,8 @@ import pytest
 from exercise.trees import differences
 
 from dmgfs import open_image
+from dmgfs.tarformat import END, sparse_header
+from overlay.vfs import Attr
 
 MTIME = 1_500_000_000
 
@@ -175,6 +177,17 @@ def test_damaged_archives(run, tree: Path, tmp_path: Path) -> None:
     assert said.code == 66
     assert "neither a folder nor a tar archive" in said.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("parts", [[(5000, 9000), (0, 100)], [(0, 100), (50, 200)], [(0, 1 << 40)]])
+def test_parts_of_a_file_that_are_nowhere(run, tmp_path: Path, parts: list[tuple[int, int]]) -> None:
+    attr = Attr(5, 0o100644, 1, 0, 0, 0, 8000, 0, 0, 0, 0, 0)
+    head = sparse_header(b"file", attr, (0, 0), parts, {})
+    (tmp_path / "it.tar").write_bytes(head + b"x" * 20_000 + bytes(-20_000 % 512 + END))
+    said = run("create", tmp_path / "it.tar", tmp_path / "out")
+    assert said.code == 65
+    assert "goes back or past its end" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_attributes_as_libarchive_writes_them(run, tmp_path: Path) -> None:

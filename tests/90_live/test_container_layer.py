@@ -65,7 +65,8 @@ def test_everything_that_a_layer_can_say(sensitive_image, place, tmp_path):
         (place / "größe").write_bytes(b"")
         with open(place / "sparse", "wb") as sparse:
             sparse.seek(3 << 20)
-            sparse.write(b"end")
+            sparse.write(b"middle")
+            sparse.truncate(8 << 20)
         os.chown(place / "sparse", 1 << 22, 77)
         os.utime(place / "tagged", ns=(10**18, 10**18))
         assert dmgfs("shadow", "export", place, "--tar", layer).code == 0
