@@ -104,7 +104,13 @@ def get_ready() -> None:
         return known
 
     image = _opened.enter_context(
-        open_image(settings.image, passphrase=passphrase, cache_bytes=settings.cache_bytes, replay=settings.replay)
+        open_image(
+            settings.image,
+            passphrase=passphrase,
+            cache_bytes=settings.cache_bytes,
+            replay=settings.replay,
+            network=_network(settings),
+        )
     )
     from dmgfs.identity import disk_identity
 

@@ -544,6 +544,8 @@ def test_an_image_behind_a_url(made, raw, tmp_path):
             with server.connect() as client:
                 assert client.all() == raw
                 client.write(100, b"kept here")
+            kept = sum(file.stat().st_blocks * 512 for file in (tmp_path / "cache").rglob("*"))
+            assert kept > (made / "disk.dmg").stat().st_size  # all of it, not what the command looked at
             assert server.stop() == 0
         with serving(url, tmp_path, *options) as server, server.connect() as client:
             assert client.read(100, 9) == b"kept here"
