@@ -9,7 +9,7 @@ from overlay.diff import differences
 from overlay.overlay import Overlay
 from overlay.vfs import FIRST_NEW_INODE, LAYER_INODES
 
-_TYPES = {
+KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
     stat.S_IFLNK: "symlink",
@@ -18,6 +18,7 @@ _TYPES = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
 }
+"""What types of objects are called."""
 
 
 def records(view: Overlay) -> Iterator[dict[str, Any]]:
@@ -28,7 +29,7 @@ def records(view: Overlay) -> Iterator[dict[str, Any]]:
         record: dict[str, Any] = {
             "change": line.kind,
             "path": line.path.decode("utf-8", "surrogateescape"),
-            "type": _TYPES.get(line.type, "object"),
+            "type": KINDS.get(line.type, "object"),
             "inode": line.ino,
         }
         if line.source is not None:

@@ -6,18 +6,14 @@ Rules that hold here:
 """
 
 import argparse
-import logging
 import os
-import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dmgfs.cli import code_of
-from dmgfs.cli.network import network_of, shown
+from dmgfs.cli.network import network_of
 from dmgfs.cli.options import WrongUsage, convert, parse_shadow, parse_size, parse_words
-from dmgfs.cli.report import printable
-from dmgfs.cli.target import add_image_options
-from dmgfs.errors import DmgError
-from overlay.errors import ShadowError
+from dmgfs.cli.report import say
+from dmgfs.cli.target import absolute, add_image_options, open_as_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "show the disk in an image and its partitions as files"
 
-USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
+USAGE = 64
 
 CACHE_BYTES = 32 << 20
 RAM = "ram://"
@@ -78,66 +74,39 @@ def run(args: argparse.Namespace) -> int:
             raise WrongUsage("--recycle, --force-base and --preallocate are about a shadow FILE")
         cache_bytes = convert("cache", args.cache, parse_size, CACHE_BYTES)
     except WrongUsage as error:
-        return _say(f"attach: {error}", USAGE)
+        return say(f"attach: {error}", USAGE)
     daemon.keep_standard_streams()
     hidden = [shadow.path] if shadow.kind == "file" else []
     if sectors is None and network is None:
-        args.image = args.image if os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image)
+        args.image = absolute(args.image)
         hidden.append(args.image if os.path.exists(args.image) else args.image.partition("//")[0])
     if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
         args.log = os.path.abspath(args.log)
         hidden.append(args.log)
     path = mountpoint.check(args.directory, *hidden)
     ready = (lambda: None) if args.foreground else daemon.into_background(keep_stderr=args.log == "stderr")
-    from dmgfs.cli.passphrase import passphrase_source
+    from dmgfs.cli.outcome import outcome
     from dmgfs.fuse.attach import of_image, of_memory, serve_disk
     from dmgfs.fuse.log import open_log
-    from dmgfs.fuse.session import MountFailed
-    from dmgfs.image import open_image
 
     open_log(args.log, foreground=args.foreground)
-    served = _served(args, shadow, preallocate)
-    try:
+    served = partial(
+        serve_disk,
+        path=path,
+        shadow=_served(args, shadow, preallocate),
+        late_shadow=args.late_shadow,
+        kernel_words=words.kernel,
+        ready=ready,
+    )
+
+    def serve() -> None:
         if sectors is not None:
-            serve_disk(
-                of_memory(sectors),
-                path,
-                shadow=served,
-                late_shadow=args.late_shadow,
-                kernel_words=words.kernel,
-                ready=ready,
-            )
-            return 0
-        with open_image(
-            args.image,
-            passphrase=passphrase_source(args),
-            cache_bytes=cache_bytes,
-            replay=not args.no_replay,
-            network=network,
-        ) as image:
-            serve_disk(
-                of_image(image),
-                path,
-                shadow=served,
-                late_shadow=args.late_shadow,
-                kernel_words=words.kernel,
-                ready=ready,
-            )
-    except MountFailed as error:
-        return _say(f"{path}: {error}", OS_ERROR)
-    except ShadowError as error:
-        return _say(f"{shadow.path}: {error}", code_of(error))
-    except (DmgError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):  # from trio; its own text says nothing
-            cause = cause.exceptions[0]
-        if isinstance(cause, (DmgError, OSError, MemoryError)):
-            raise cause from None
-        logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
-        return _say(f"{shown(args.image)}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
-    return 0
+            served(of_memory(sectors))
+            return
+        with open_as_told(args, cache_bytes, network) as image:
+            served(of_image(image))
+
+    return outcome(serve, path, args.image, shadow.path)
 
 
 def _sectors(image: str) -> int | None:
@@ -171,8 +140,3 @@ def _served(args: argparse.Namespace, wanted: "Shadow", preallocate: int) -> "Se
     if wanted.kind == "ram":
         return ServedShadow("ram", lambda base: RamStore(wanted.budget))
     return ServedShadow(wanted.path, open_file)
-
-
-def _say(line: str, code: int) -> int:
-    print(printable(f"dmgfs: {line}"), file=sys.stderr)
-    return code

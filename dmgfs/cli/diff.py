@@ -5,31 +5,18 @@ Exit codes besides the usual, as diff(1): 0 nothing differs, 1 something does.
 """
 
 import argparse
-import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dmgfs.cli.network import add_network_options, is_url, network_of
-from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
+from dmgfs.cli.passphrase import add_passphrase_options
 from dmgfs.cli.report import JsonList, human, print_json, printable
-from dmgfs.cli.target import size
+from dmgfs.cli.target import open_as_told, size
 from dmgfs.errors import Unsupported
-
-if TYPE_CHECKING:
-    from dmgfs.image import Image
 
 SUMMARY = "list what differs between two images, or write it as a delta"
 
 DIFFERENT, CANNOT_CREATE = 1, 73
-_TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,17 +36,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.delta is not None:
         return _delta(args)
+    from dmgfs.changelist import KINDS
     from dmgfs.lower import View, VolumeLower
     from dmgfs.treediff import differences
 
     view = View(owners="image")
     found = False
-    with _open(args, args.image) as old, _open(args, args.other) as new, JsonList(args.json) as shown:
+    network = network_of(args)
+    with (
+        open_as_told(args, args.cache, network) as old,
+        open_as_told(args, args.cache, network, path=args.other) as new,
+        JsonList(args.json) as shown,
+    ):
         lowers = [VolumeLower(image.volume(args.partition), view) for image in (old, new)]
         for change in differences(*lowers, quick=args.quick):
             found = True
             path = change.path.decode("utf-8", "surrogateescape")
-            kind = _TYPES.get(change.type, "object")
+            kind = KINDS.get(change.type, "object")
             if args.json:
                 record: dict[str, Any] = {"change": change.kind, "path": path, "type": kind}
                 shown.add(record | ({"what": list(change.what)} if change.what else {}))
@@ -67,18 +60,6 @@ def run(args: argparse.Namespace) -> int:
                 what = f"  ({', '.join(change.what)})" if change.what else ""
                 print(printable(f"{change.kind:9} {path}{'/' if kind == 'directory' else ''}{what}"))
     return DIFFERENT if found else 0
-
-
-def _open(args: argparse.Namespace, path: str) -> "Image":
-    from dmgfs.image import open_image
-
-    return open_image(
-        path,
-        passphrase=passphrase_source(args),
-        replay=not args.no_replay,
-        cache_bytes=args.cache,
-        network=network_of(args),
-    )
 
 
 def _delta(args: argparse.Namespace) -> int:

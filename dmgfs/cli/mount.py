@@ -6,7 +6,6 @@ Rules that hold here:
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dmgfs.cli import candidates, code_of
+from dmgfs.cli import candidates
 from dmgfs.cli.extras import add_extra_options, check, extras, kernel_words
 from dmgfs.cli.network import network_of, shown
 from dmgfs.cli.options import (
@@ -29,23 +28,19 @@ from dmgfs.cli.options import (
     parse_words,
 )
 from dmgfs.cli.policy import Policy, add_policy_options, parse_policy
-from dmgfs.cli.report import printable
-from dmgfs.cli.target import add_image_options
+from dmgfs.cli.report import say
+from dmgfs.cli.target import absolute, add_image_options, open_as_told
 from dmgfs.cli.view import add_view_options, view_of
-from dmgfs.errors import DmgError
-from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
-    from dmgfs.container import OpenFile
     from dmgfs.fuse.serve import Shadow as ServedShadow
-    from dmgfs.image import Image
     from dmgfs.lower import View
     from overlay.store import Store
     from overlay.superblock import Base
 
 SUMMARY = "mount an image on a directory"
 
-USAGE, SOFTWARE, OS_ERROR = 64, 70, 71
+USAGE, SOFTWARE = 64, 70
 
 CACHE_BYTES = 32 << 20
 
@@ -128,18 +123,18 @@ def run(args: argparse.Namespace) -> int:
         shadow = check(args, shadow)
         args.network = network_of(args)
     except WrongUsage as error:
-        return _say(f"mount: {error}", USAGE)
+        return say(f"mount: {error}", USAGE)
     daemon.keep_standard_streams()
     kept_visible = []
     if args.network is None:
-        args.image = _absolute(args.image)
+        args.image = absolute(args.image)
         kept_visible = [args.image if os.path.exists(args.image) else args.image.partition("//")[0]]
     if args.log not in (None, "stderr", "syslog", "kmsg", "none"):
         args.log = os.path.abspath(args.log)
         kept_visible.append(args.log)
     for file in [*args.shadow_ro, *(one.path for one in (shadow, *shadow.others) if one.kind == "file")]:
         if os.path.exists(file) and os.path.exists(args.image) and os.path.samefile(file, args.image):
-            return _say(f"mount: the shadow {file}: that is the image itself", USAGE)
+            return say(f"mount: the shadow {file}: that is the image itself", USAGE)
         kept_visible.append(file)
     path = mountpoint.check(args.mountpoint, *kept_visible)
     with mountpoint.claim(path, args.mountpoint) as claimed:
@@ -150,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             if "rw" in words.kernel and args.shadow is None and shadow.kind == "none" and not args.late_shadow:
                 # As mount(8) does with a source that is write-protected.
                 how = "shadow=ram or shadow=FILE gives it one"
-                _say(f"{shown(args.image)}: mounted read-only: no shadow for changes; {how}", 0)
+                say(f"{shown(args.image)}: mounted read-only: no shadow for changes; {how}", 0)
             if ready is not None:
                 ready()
 
@@ -170,46 +165,31 @@ def _serve(
 ) -> int:
     """In the process that serves, from opening the image to the end."""
     try:
+        from dmgfs.cli.outcome import outcome
         from dmgfs.fuse.serve import serve
-        from dmgfs.fuse.session import MountFailed
         from dmgfs.layers import stacked
-        from dmgfs.source import FileSource
     except ImportError as error:
-        return _say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
+        return say(f"{error}; mounting needs pyfuse3 and trio", SOFTWARE)
     chosen = extras(args, shadow)
-    open_file = FileSource if chosen.to_ram is None else chosen.to_ram.open_file
-    try:
-        serve(
-            lambda: policy.patiently(lambda: _open(args, cache_bytes, open_file)),
-            path,
-            partition=args.partition,
-            view=view,
-            layers=partial(stacked, paths=args.shadow_ro, force_base=args.force_base, attempt=policy.patiently),
-            shadow=_shadow(args, shadow, preallocate, policy) if chosen.overlay_budget is None else None,
-            late_shadow=args.late_shadow,
-            access_lists=args.acl,
-            kernel_words=kernel_words(args, words.kernel),
-            log_target=args.log,
-            foreground=args.foreground,
-            ready=ready,
-            extras=chosen,
-            direct=args.requests == "direct",
-        )
-    except MountFailed as error:
-        return _say(f"{path}: {error}", OS_ERROR)
-    except ShadowError as error:
-        return _say(f"{error.path or shadow.path}: {error}", code_of(error))
-    except (DmgError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):  # from trio; its own text says nothing
-            cause = cause.exceptions[0]
-        if isinstance(cause, (DmgError, OSError, MemoryError)):
-            raise cause from None
-        logging.getLogger(__name__).critical("the daemon failed", exc_info=True)
-        return _say(f"{shown(args.image)}: internal error: {type(cause).__name__}: {cause}", SOFTWARE)
-    return 0
+    open_file = None if chosen.to_ram is None else chosen.to_ram.open_file
+    serving = partial(
+        serve,
+        lambda: policy.patiently(lambda: open_as_told(args, cache_bytes, args.network, open_file=open_file)),
+        path,
+        partition=args.partition,
+        view=view,
+        layers=partial(stacked, paths=args.shadow_ro, force_base=args.force_base, attempt=policy.patiently),
+        shadow=_shadow(args, shadow, preallocate, policy) if chosen.overlay_budget is None else None,
+        late_shadow=args.late_shadow,
+        access_lists=args.acl,
+        kernel_words=kernel_words(args, words.kernel),
+        log_target=args.log,
+        foreground=args.foreground,
+        ready=ready,
+        extras=chosen,
+        direct=args.requests == "direct",
+    )
+    return outcome(serving, path, args.image, shadow.path)
 
 
 def _layers(files: Sequence[str], shadow: Shadow) -> list[str]:
@@ -263,27 +243,3 @@ def _first_of(args: argparse.Namespace, wanted: Sequence[Shadow], preallocate: i
 
 def _plain(text: str | None, compress: str | None) -> Shadow:
     return parse_shadow(text or "none", compress)
-
-
-def _say(line: str, code: int) -> int:
-    print(printable(f"dmgfs: {line}"), file=sys.stderr)
-    return code
-
-
-def _open(args: argparse.Namespace, cache_bytes: int, open_file: "OpenFile") -> "Image":
-    from dmgfs.cli.passphrase import passphrase_source
-    from dmgfs.image import open_image
-
-    return open_image(
-        args.image,
-        passphrase=passphrase_source(args),
-        cache_bytes=cache_bytes,
-        replay=not args.no_replay,
-        open_file=open_file,
-        network=args.network,
-    )
-
-
-def _absolute(image: str) -> str:
-    """The daemon leaves its working directory."""
-    return image if os.path.isabs(image) else os.path.join(os.getcwd(), image)

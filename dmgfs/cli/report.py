@@ -34,6 +34,12 @@ def in_json(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def say(line: str, code: int) -> int:
+    """One line for people, and the exit code that goes with it."""
+    print(printable(f"dmgfs: {line}"), file=sys.stderr)
+    return code
+
+
 def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, indent=1, ensure_ascii=True)
     sys.stdout.write("\n")

@@ -9,14 +9,13 @@ Rules that hold here:
 import argparse
 import errno
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from dmgfs.cli import code_of
 from dmgfs.cli.network import network_of
 from dmgfs.cli.options import WrongUsage, choose, convert, memory_size, parse_shadow, parse_size
-from dmgfs.cli.report import printable
-from dmgfs.cli.target import add_image_options
+from dmgfs.cli.report import say
+from dmgfs.cli.target import absolute, add_image_options, open_as_told
 from overlay.errors import ShadowError
 
 if TYPE_CHECKING:
@@ -93,17 +92,17 @@ def run(args: argparse.Namespace) -> int:
         program = find()
         settings = _checked(args, wanted)
     except WrongUsage as error:
-        return _say(f"serve: {error}", USAGE)
+        return say(f"serve: {error}", USAGE)
     except NoProgram as error:
-        return _say(f"serve: {error}", UNAVAILABLE)
+        return say(f"serve: {error}", UNAVAILABLE)
     except ShadowError as error:
-        return _say(f"{args.shadow}: {error}", code_of(error))
+        return say(f"{args.shadow}: {error}", code_of(error))
     try:
         listening = listen(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _say(f"serve: {error.filename}: {error.strerror}; somebody listens there", IN_USE)
-        return _say(f"serve: {error.filename}: {error.strerror}", code_of(error))
+            return say(f"serve: {error.filename}: {error.strerror}; somebody listens there", IN_USE)
+        return say(f"serve: {error.filename}: {error.strerror}", code_of(error))
     where = uri(address, listening, tls=any(option == "--tls=require" for option in options))
     return start(program, options, listening.detach(), settings, where, foreground=args.foreground)
 
@@ -168,7 +167,7 @@ def _settings(args: argparse.Namespace, address: "Address") -> "Settings":
     network = network_of(args)
     log = args.log or ("stderr" if args.foreground else "syslog")
     return Settings(
-        image=args.image if network or os.path.isabs(args.image) else os.path.join(os.getcwd(), args.image),
+        image=args.image if network else absolute(args.image),
         network=(network.timeout, network.folder, network.cache_bytes) if network else None,
         cache_bytes=convert("cache", args.cache, parse_size, CACHE_BYTES),
         replay=not args.no_replay,
@@ -200,7 +199,6 @@ def _checked(args: argparse.Namespace, settings: "Settings") -> "Settings":
     from dmgfs.blockshadow import BlockShadow
     from dmgfs.cli.passphrase import passphrase_source
     from dmgfs.identity import disk_identity
-    from dmgfs.image import open_image
     from overlay.file import FileStore
 
     asked: list[bytes] = []
@@ -210,9 +208,9 @@ def _checked(args: argparse.Namespace, settings: "Settings") -> "Settings":
         asked.append(source())
         return asked[-1]
 
-    with open_image(args.image, passphrase=passphrase, replay=settings.replay, network=network_of(args)) as image:
+    with open_as_told(args, settings.cache_bytes, network_of(args), passphrase=passphrase) as image:
         for warning in image.warnings:
-            _say(f"{image.path}: {warning}", 0)
+            say(f"{image.path}: {warning}", 0)
         exports = _exports(args.export, image)
         if settings.shadow == "file":
             store = FileStore.open_file(
@@ -253,8 +251,3 @@ def _exports(wanted: list[str], image: "Image") -> tuple[tuple[str, int, int], .
             raise WrongUsage(f"--export {text}: write a name without /, and after it perhaps =disk0s1")
         exports[name] = parts[part]
     return tuple((name, *place) for name, place in exports.items())
-
-
-def _say(line: str, code: int) -> int:
-    print(printable(f"dmgfs: {line}"), file=sys.stderr)
-    return code

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmgfs.cli.network import add_network_options, network_of
+from dmgfs.cli.network import add_network_options
 from dmgfs.cli.options import WrongUsage
-from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
-from dmgfs.cli.target import size
+from dmgfs.cli.passphrase import add_passphrase_options
+from dmgfs.cli.target import open_target, size
 from dmgfs.cli.view import add_view_options, view_of
 from overlay.overlay import Overlay
 from overlay.vfs import Buffer
@@ -78,7 +78,6 @@ def opened(args: argparse.Namespace) -> Iterator[Overlay]:
 def opened_over(args: argparse.Namespace) -> Iterator[Opened]:
     """The same, with the image."""
     from dmgfs.identity import identity
-    from dmgfs.image import open_image
     from dmgfs.layers import stacked
     from dmgfs.lower import VolumeLower
     from overlay.file import FileStore
@@ -89,15 +88,7 @@ def opened_over(args: argparse.Namespace) -> Iterator[Opened]:
         )
     view = view_of(args)
     with ExitStack() as open_files:
-        image = open_files.enter_context(
-            open_image(
-                args.image,
-                passphrase=passphrase_source(args),
-                replay=not args.no_replay,
-                cache_bytes=args.cache,
-                network=network_of(args),
-            )
-        )
+        image = open_files.enter_context(open_target(args))
         partition = image.choose(args.partition)
         volume = image.volume_on(partition)
         below = stacked(

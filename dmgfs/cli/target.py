@@ -1,7 +1,9 @@
 """The image a verb works on: the options all verbs share, and how they become an Image, a Volume and a tree of names as
-Linux shows them."""
+Linux shows them. Every verb that has these options opens its image here."""
 
 import argparse
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dmgfs.cli.network import add_network_options, network_of
@@ -9,7 +11,9 @@ from dmgfs.cli.passphrase import add_passphrase_options, passphrase_source
 
 if TYPE_CHECKING:
     from dmgfs.cli.tree import Tree
+    from dmgfs.container import OpenFile
     from dmgfs.image import Image
+    from dmgfs.remote.settings import Settings
 
 
 def add_image_options(parser: argparse.ArgumentParser, *, volume: bool = True, cache: bool = True) -> None:
@@ -37,17 +41,38 @@ def size(text: str) -> int:
     return parse_size(text)
 
 
+def absolute(image: str) -> str:
+    """For a process that leaves its working directory; also where links lead elsewhere meanwhile."""
+    return image if os.path.isabs(image) else os.path.join(os.getcwd(), image)
+
+
+def open_as_told(
+    args: argparse.Namespace,
+    cache_bytes: int,
+    network: "Settings | None",
+    *,
+    path: str | None = None,
+    passphrase: Callable[[], bytes] | None = None,
+    open_file: "OpenFile | None" = None,
+) -> "Image":
+    """What the options of the command line say of opening. network: `network_of`, which a daemon asks before it leaves its
+    folder. path: another image than theirs. The rest: as for `open_image`, which says what is raised."""
+    from dmgfs.image import open_image
+    from dmgfs.source import FileSource
+
+    return open_image(
+        args.image if path is None else path,
+        passphrase=passphrase or passphrase_source(args),
+        cache_bytes=cache_bytes,
+        replay=not args.no_replay,
+        open_file=open_file or FileSource,
+        network=network,
+    )
+
+
 def open_target(args: argparse.Namespace) -> "Image":
     """The image of the command line. Raises what `open_image` raises."""
-    from dmgfs.image import open_image
-
-    image = open_image(
-        args.image,
-        passphrase=passphrase_source(args),
-        replay=not args.no_replay,
-        cache_bytes=args.cache,
-        network=network_of(args),
-    )
+    image = open_as_told(args, args.cache, network_of(args))
     if image.remote is not None:
         args.image = image.path  # for messages: without what is secret in a URL
     return image
