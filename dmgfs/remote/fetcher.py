@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 FIRST_WAIT = 0.2
 MOST_WAIT = 5.0
+LEAST = 0.2
+"""Seconds that an attempt must have: one that is cut off at once says nothing but that."""
+
 SLOWEST = 8 << 10
 """Bytes per second: a range that comes slower than this is given up after the timeout and that time."""
 
@@ -203,7 +206,7 @@ class Fetcher:
                 why, after = error.why, error.after
             pause = after if after is not None else wait * random.uniform(0.5, 1.0)
             wait = min(2 * wait, MOST_WAIT)
-            if clock() + pause >= min(last + patience, final):
+            if clock() + pause + LEAST >= min(last + patience, final):
                 raise self._gave_up(why)
             self.counts.retries += 1
             await asyncio.sleep(pause)

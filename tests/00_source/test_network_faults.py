@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from builders.rangeserver import Fault, RangeServer, serving
 
-from dmgfs.errors import Unsupported
-from dmgfs.remote import RemoteSource, Settings, blocks, open_remote
+from dmgfs.errors import OutOfRange, Unsupported
+from dmgfs.remote import RemoteSource, Settings, blocks, fetcher, open_remote
 from dmgfs.remote.blocks import BLOCK
 from dmgfs.remote.source import START
 from dmgfs.source import Cold, forbid_blocking
 
-TIMEOUT = 1.2
+TIMEOUT = 1.0
 DATA = b"".join(hashlib.sha256(number.to_bytes(4)).digest() for number in range(12 * BLOCK // 32)) + b"the end"
 
 
@@ -27,8 +27,15 @@ def server() -> Iterator[RangeServer]:
         yield server
 
 
-def opened(server: RangeServer, folder: Path | None = None, timeout: float = TIMEOUT) -> "closing[RemoteSource]":
+def opened(server: RangeServer, folder: Path | None = None, timeout: float = 15) -> "closing[RemoteSource]":
     return closing(open_remote(server.url, Settings(timeout, None if folder is None else str(folder))))
+
+
+def opened_briefly(server: RangeServer) -> "closing[RemoteSource]":
+    """Opened with all the time that a busy machine needs; what follows fails soon."""
+    source = opened(server)
+    source.thing._fetcher.timeout = TIMEOUT
+    return source
 
 
 def read_fails(source: RemoteSource, offset: int, words: str, within: float = 3 * TIMEOUT) -> None:
@@ -114,14 +121,15 @@ ONCE: dict[str, Fault] = {
     "longer than asked": Fault(length=3 * BLOCK),
     "shorter than asked": Fault(length=5),
     "another range": Fault(shift=1),
-    "hangs": Fault(pause=TIMEOUT),
+    "hangs": Fault(pause=4),
     "200 for once": Fault(status=200),
 }
 
 
 @pytest.mark.parametrize("name", ONCE)
 def test_a_passing_fault_is_not_noticed(server: RangeServer, name: str) -> None:
-    with opened(server, timeout=2 * TIMEOUT) as source:
+    with opened(server) as source:
+        source._fetcher.timeout = 3
         first = len(server.requests)
         server.behave = lambda number, start: ONCE[name] if number == first else None
         assert source.read(6 * BLOCK, BLOCK) == DATA[6 * BLOCK : 7 * BLOCK]
@@ -137,10 +145,33 @@ def test_what_came_before_a_cut_is_kept(server: RangeServer) -> None:
 
 
 def test_slow_but_steady_is_no_fault(server: RangeServer) -> None:
-    with opened(server) as source:
-        server.behave = lambda number, start: Fault(trickle=0.15)
+    with opened_briefly(server) as source:
+        server.behave = lambda number, start: Fault(trickle=0.09)
         assert source.read(6 * BLOCK, BLOCK) == DATA[6 * BLOCK : 7 * BLOCK]
         assert source.report()["retries"] == 0
+
+
+def test_too_slow_all_in_all_is_eio(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "SLOWEST", 1 << 20)
+    with opened_briefly(server) as source:
+        server.behave = lambda number, start: Fault(trickle=0.3)
+        read_fails(source, 6 * BLOCK, "no answer|slow")
+
+
+def test_a_body_without_end_is_not_taken(server: RangeServer) -> None:
+    with opened_briefly(server) as source:
+        server.behave = lambda number, start: Fault(headers={"Content-Length": "", "Content-Range": ""}, status=200)
+        taken = source.report()["bytes"]
+        read_fails(source, 6 * BLOCK, "status 200")
+        assert source.report()["bytes"] == taken
+
+
+def test_a_size_beyond_all_bounds_costs_nothing(server: RangeServer) -> None:
+    server.behave = lambda number, start: Fault(total=1 << 62)
+    with opened(server) as source:
+        assert source.size == 1 << 62
+        with pytest.raises(OutOfRange):
+            source.read((1 << 62) - 5, 10)
 
 
 ALWAYS: dict[str, tuple[Fault, str]] = {
@@ -157,7 +188,7 @@ ALWAYS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize("name", ALWAYS)
 def test_a_lasting_fault_is_eio_in_time_and_over_when_it_is_over(server: RangeServer, name: str) -> None:
-    with opened(server) as source:
+    with opened_briefly(server) as source:
         fault, words = ALWAYS[name]
         server.behave = lambda number, start: fault
         read_fails(source, 6 * BLOCK, words)
@@ -169,9 +200,10 @@ def test_a_lasting_fault_is_eio_in_time_and_over_when_it_is_over(server: RangeSe
 
 
 def test_a_dead_server_costs_its_time_once(server: RangeServer) -> None:
-    with opened(server, timeout=4) as source:
+    with opened(server) as source:
+        source._fetcher.timeout = 3
         server.stop()
-        read_fails(source, 3 * BLOCK, "refused", within=6)
+        read_fails(source, 3 * BLOCK, "refused", within=5)
         for block in (4, 5):
             read_fails(source, block * BLOCK, "refused", within=1.5)
         server.start()
@@ -179,9 +211,9 @@ def test_a_dead_server_costs_its_time_once(server: RangeServer) -> None:
 
 
 def test_a_server_that_comes_back_in_time_is_not_noticed(server: RangeServer) -> None:
-    with opened(server, timeout=6) as source:
+    with opened(server) as source:
         server.stop()
-        threading.Timer(1.0, server.start).start()
+        threading.Timer(0.7, server.start).start()
         assert source.read(3 * BLOCK, 10) == DATA[3 * BLOCK : 3 * BLOCK + 10]
 
 
@@ -248,7 +280,7 @@ class TestOpening:
     def test_nobody_there(self, server: RangeServer) -> None:
         server.stop()
         with pytest.raises(OSError, match="refused") as caught:
-            opened(server)
+            opened(server, timeout=TIMEOUT)
         assert caught.value.errno == errno.EHOSTUNREACH
 
     def test_it_is_busy_at_first(self, server: RangeServer) -> None:
@@ -304,7 +336,7 @@ class TestFolder:
 
 def test_processes_that_share_a_folder_fetch_each_block_once(server: RangeServer, tmp_path: Path) -> None:
     server.behave = lambda number, start: Fault(pause=0.1)
-    sources = [open_remote(server.url, Settings(TIMEOUT, str(tmp_path))) for _ in range(4)]
+    sources = [open_remote(server.url, Settings(15, str(tmp_path))) for _ in range(4)]
     before = server.sent
     wrong: list[int] = []
 

@@ -46,7 +46,7 @@ def server() -> Iterator[RangeServer]:
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """Options of every mount here."""
-    return ["--network-timeout", "3", "--network-cache", f"{tmp_path / 'cache'}:64M", "--log", str(tmp_path / "log")]
+    return ["--network-timeout", "2", "--network-cache", f"{tmp_path / 'cache'}:64M", "--log", str(tmp_path / "log")]
 
 
 def status(place: Path) -> dict[str, object]:
@@ -159,7 +159,7 @@ def test_unmounting_waits_for_no_server(server: RangeServer, place: Path, words:
 
 def test_it_waits_for_a_server_that_is_late(server: RangeServer, place: Path, words: list[str]) -> None:
     server.stop()
-    threading.Timer(4.0, server.start).start()
+    threading.Timer(3.0, server.start).start()
     with mounted(server.url, place, *words, "-o", "wait=20") as root:
         assert (root / "small").read_bytes() == b"small\n"
 
