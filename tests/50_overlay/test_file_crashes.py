@@ -24,16 +24,6 @@ BASE = {"size": 12345, "koly": "abc", "volume": "0123456789ABCDEF"}
 CALLER = Caller()
 
 
-@pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small segments and frequent checkpoints, so that short runs meet every case."""
-    monkeypatch.setattr(overlay.file, "SEGMENT_SLOTS", 2)
-    monkeypatch.setattr(overlay.file, "_FIRST_SIZE", 6 * 4096)
-    monkeypatch.setattr(overlay.file, "_CHECKPOINT_MIN", 8192)
-    monkeypatch.setattr(overlay.space, "_GROW_MIN", 4)
-    monkeypatch.setattr(overlay.recovery, "_DUMP_RECORD", 300)
-
-
 def reopen(data: bytes, lower: LowerTree) -> tuple[Overlay, FileStore]:
     store = FileStore(FaultDisk(data), BASE)
     return Overlay(lower, store), store

@@ -101,17 +101,12 @@ class Diary:
 
 
 @pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay.file, "SEGMENT_SLOTS", 2)
-    monkeypatch.setattr(overlay.file, "_FIRST_SIZE", 6 * 4096)
-    monkeypatch.setattr(overlay.file, "_CHECKPOINT_MIN", 8192)
-    monkeypatch.setattr(overlay.space, "_GROW_MIN", 4)
+def small_pieces(busy: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlay.space, "_PIECE", 5)
     monkeypatch.setattr(overlay.space, "_PIECE_MIN", 1)
-    monkeypatch.setattr(overlay.recovery, "_DUMP_RECORD", 300)
 
 
-@pytest.mark.usefixtures("busy")
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("seed", range(3))
 def test_cuts_anywhere_while_space_is_given_back(seed: int) -> None:
     diary = Diary(seed, 80)

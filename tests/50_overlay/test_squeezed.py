@@ -12,9 +12,10 @@ import pytest
 from builders.eager import ZLIB, EagerStore, Pretended, squeeze
 from builders.lower_tree import LowerTree
 from builders.overlay_machine import SETTINGS, OverlayMachine
-from builders.overlay_pair import Caller, Pair, Pending
+from builders.overlay_pair import Caller, Pair
 from builders.overlay_walk import everything
-from builders.random_operations import Choice, build
+from builders.random_operations import build
+from builders.shuffled import Crowd
 from hypothesis import settings
 
 from overlay.overlay import Overlay
@@ -43,45 +44,20 @@ TestTightSqueezed = TightSqueezedMachine.TestCase
 TestTightSqueezed.settings = settings(SETTINGS, max_examples=4)
 
 
-def choose(pair: Pair, source: random.Random) -> Choice:
-    return Choice(
-        pair,
-        source.choice,
-        lambda limit: source.randrange(max(1, limit)),
-        lambda length: source.choice([bytes(length), source.randbytes(length)]),
-    )
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_long_random_runs_end_like_the_model(seed: int) -> None:
     source = random.Random(seed)
     store = EagerStore(1 << 28 if seed % 3 else 2_000_000, seed)
     pair = Pair(build(case_sensitive=seed % 2 == 0), store)
-    choice = choose(pair, source)
-    pending: list[Pending] = []
+    crowd = Crowd(pair, source)
     most = 0
     for step in range(1500):
-        if source.random() < 0.2 and len(pending) < 8:
-            waiting = pair.start(*choice.operation())
-            if not waiting.done:
-                pending.append(waiting)
-        elif pending and source.random() < 0.5:
-            waiting = source.choice(pending)
-            waiting.go()
-            if waiting.done:
-                pending.remove(waiting)
-        else:
-            pair.call(*choice.operation())
-        if not pending and pair.model.held and source.random() < 0.1:
-            ino = source.choice(sorted(pair.model.held))
-            pair.forget(ino, source.randint(1, pair.model.held[ino]))
+        crowd.step(0.2)
+        crowd.forget()
         most = max(most, store.squeezed[0])
         if step % 300 == 0:
             pair.compare()
-    while pending:
-        pending[0].go()
-        if pending[0].done:
-            pending.pop(0)
+    crowd.end()
     assert most > 100
     pair.end()
 

@@ -5,8 +5,9 @@ import random
 
 import pytest
 from builders.overlay_machine import SETTINGS, OverlayMachine
-from builders.overlay_pair import Pair, Pending
-from builders.random_operations import Choice, build
+from builders.overlay_pair import Pair
+from builders.random_operations import build
+from builders.shuffled import Crowd, choose
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -49,39 +50,16 @@ TestInsensitiveStack = InsensitiveStackMachine.TestCase
 TestInsensitiveStack.settings = settings(SETTINGS, max_examples=6)
 
 
-def choose(pair: Pair, source: random.Random) -> Choice:
-    return Choice(
-        pair,
-        source.choice,
-        lambda limit: source.randrange(max(1, limit)),
-        lambda length: source.choice([bytes(length), source.randbytes(length)]),
-    )
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_long_random_runs_through_layers_end_like_the_model(seed: int) -> None:
     """2500 operations, some suspended while others run, a layer every 500."""
     source = random.Random(seed)
     pair = Pair(build(case_sensitive=seed % 2 == 0), RamStore(1 << 28))
-    pending: list[Pending] = []
+    crowd = Crowd(pair, source)
     for step in range(1, 2501):
-        choice = choose(pair, source)
-        if source.random() < 0.2 and len(pending) < 8:
-            waiting = pair.start(*choice.operation())
-            if not waiting.done:
-                pending.append(waiting)
-        elif pending and source.random() < 0.5:
-            waiting = source.choice(pending)
-            waiting.go()
-            if waiting.done:
-                pending.remove(waiting)
-        else:
-            pair.call(*choice.operation())
+        crowd.step(0.2)
         if step % 500 == 0:
-            while pending:
-                pending[0].go()
-                if pending[0].done:
-                    pending.pop(0)
+            crowd.end()
             pair.compare()
             pair.stack(RamStore(1 << 28))
             pair.compare()
