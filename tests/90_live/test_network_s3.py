@@ -67,15 +67,19 @@ def endpoint() -> Iterator[str]:
         process.kill()
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
-def store(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+def store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     for name, value in (
         ("AWS_ACCESS_KEY_ID", "testing"),
         ("AWS_SECRET_ACCESS_KEY", "topsecret"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("XDG_CACHE_HOME", str(tmp_path / "cache")),
     ):
         monkeypatch.setenv(name, value)
     store = Store(endpoint)
