@@ -37,6 +37,12 @@ class ShadowBase(ShadowError):
             there, here = (_named_layers(value) for value in differences[LAYERS])
             super().__init__(f"it was made over {there}, and here it would be over {here}")
             return
+        theirs = sorted(key for key, (there, here) in differences.items() if here is None)
+        ours = sorted(key for key, (there, here) in differences.items() if there is None)
+        if theirs and ours:
+            what = f"it records {', '.join(theirs)}, and here there are {', '.join(ours)}"
+            super().__init__(f"it was made over something of another kind: {what}")
+            return
         named = ", ".join(
             f"{key} {there!r} instead of {here!r}" for key, (there, here) in sorted(differences.items())
         )

@@ -81,6 +81,11 @@ def _save(args: argparse.Namespace, copy: str) -> None:
 
     mount = require(args.where)
     status = ask(mount.path, "status")
+    if status["partition"] == "disk":
+        from dmgfs.cli.options import WrongUsage
+
+        how = "`dmgfs shadow save` its blocks, then `dmgfs convert IMAGE OUT --shadow FILE`"
+        raise WrongUsage(f"an attached disk has blocks and no files to commit; {how}")
     args.shadow_ro = [layer["file"] for layer in status["layers"]]
     file = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -253,6 +253,7 @@ def test_a_layer_belongs_where_it_was_made(tmp_path) -> None:
         (over(IMAGE, "2" * 32), f"over the read-only layer {'2' * 32}"),
         (over(above, "2" * 32), f"over the read-only layers {'1' * 32}, {'2' * 32}"),
         ({"image": "y"}, "another image"),
+        ({"disk": "x", "size": 5}, "of another kind: it records image, layers, and here there are disk, size"),
     ):
         for force in (False, True):
             if force and first_ino(base) == first_ino(above):

@@ -110,8 +110,12 @@ def test_a_shadow_file_stays_and_belongs_to_its_disk(disk, raw, place, tmp_path)
     assert ended.code == 78
     assert "another image" in ended.err
     ended = dmgfs("mount", Path(__file__).parent.parent / "data" / "sample.dmg", place, "--shadow", shadow)
-    assert ended.code == 78  # files are no blocks
+    assert ended.code == 78
+    assert "of another kind" in ended.err  # files are no blocks
     attach(disk, place, "--shadow", shadow, "--recycle")
+    ended = dmgfs("commit", place, tmp_path / "committed")
+    assert (ended.code, len(ended.err.splitlines())) == (64, 1)
+    assert "has blocks and no files to commit" in ended.err
     assert (place / "disk").read_bytes() != raw
     detach(place)
 
