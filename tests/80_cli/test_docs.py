@@ -1,5 +1,7 @@
 """What the documentation shows is run as it stands there."""
 
+import argparse
+import importlib
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 from builders.hfsplus import ROOT, HfsPlusBuilder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+README = REPOSITORY / "README.md"
 API = REPOSITORY / "docs" / "api.md"
 THREATS = REPOSITORY / "docs" / "threats.md"
 
@@ -36,6 +39,20 @@ def test_the_example_of_the_engine(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", example, image], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ZIP archive" in done.stderr
+
+
+def test_the_verbs_without_a_mount_take_json_but_for_those_that_are_named() -> None:
+    section = README.read_text().split("## Without a mount\n")[1].split("\n## ")[0]
+    verbs = set(re.findall(r"`(?:dmgfs )?([a-z]+)\b", " ".join(re.findall(r"^\| (`.*?) \| ", section, re.MULTILINE))))
+    [sentence] = re.findall(r"^All but (.*) take `--json`", section, re.MULTILINE)
+    without = set()
+    for verb in verbs:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"dmgfs.cli.{verb}").configure(parser)
+        if "--json" not in parser.format_help():
+            without.add(verb)
+    assert len(verbs) > 14
+    assert without == set(re.findall(r"`(\w+)`", sentence))
 
 
 def test_every_test_that_the_list_of_threats_names_is_there() -> None:
