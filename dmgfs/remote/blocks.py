@@ -181,8 +181,8 @@ class Blocks:
                     self._fetched(index, data)
                     mine.remove(index)
             self._wait_for_others(mine)
-            for start, end in runs(mine):
-                for index, data in _cut(start, end, self._result(self._fetch(start, end))):
+            for start, end, future in [(start, end, self._fetch(start, end)) for start, end in runs(mine)]:
+                for index, data in _cut(start, end, self._result(future)):
                     self._fetched(index, data)
                     mine.remove(index)
         except BaseException as error:
@@ -203,6 +203,7 @@ class Blocks:
                 return
             if time.monotonic() > end:
                 self._patient_from = time.monotonic() + IMPATIENT
+                return
 
     def _from_disk(self, index: int) -> bool:
         if self._kept is None or not self._kept.has(index):

@@ -5,9 +5,11 @@ import time
 from concurrent.futures import Future
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmgfs.remote import blocks as blocks_module
 from dmgfs.remote.blocks import BLOCK, MOST_SPAN, Blocks, runs
 
 COUNT = 40
@@ -101,6 +103,37 @@ def test_runs(numbers: set[int]) -> None:
     assert all(end - start <= MOST_SPAN for start, end in found)
     for (_, end), (start, _) in pairwise(found):
         assert start > end or len(numbers) > MOST_SPAN
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    reads=st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(1, 12)), min_size=1, max_size=5),
+    theirs=st.sets(st.integers(0, COUNT)),
+    brought=st.sets(st.integers(0, COUNT)),
+)
+def test_what_others_have_claimed(reads: list[tuple[int, int]], theirs: set[int], brought: set[int]) -> None:
+    """Some of it they bring, the rest never comes."""
+
+    class Theirs(Shelf):
+        def claim(self, index: int) -> bool:
+            if index not in theirs:
+                return super().claim(index)
+            if index in brought:
+                self.blocks[index] = block(index)
+            return False
+
+    server = Server(set())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks_module, "CLAIMED", 0.01)
+        patch.setattr(blocks_module, "IMPATIENT", 0.0)
+        patch.setattr(blocks_module, "_LOOK", 0.001)
+        blocks = Blocks(COUNT, server.fetch, lambda future: future.result(), Theirs(set()))
+        for first, length in reads:
+            last = min(first + length, COUNT)
+            assert blocks.get(first, last) == [block(index) for index in range(first, last)]
+    assert not blocks._flights
+    asked = [index for start, end in server.asked for index in range(start, end)]
+    assert len(asked) == len(set(asked))
 
 
 def test_neighbours_are_one_request() -> None:
