@@ -109,6 +109,8 @@ def _create(args: argparse.Namespace) -> int:
         found.finish()
         for line in origin.left.lines():
             print(printable(f"dmgfs: {args.image}: left out or changed: {line}"), file=sys.stderr)
+        for line in origin.left.notes:
+            print(printable(f"dmgfs: {args.image}: note: {line}"), file=sys.stderr)
         packed = _pack(args, volume)
     finally:
         origin.close()

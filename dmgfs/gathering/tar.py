@@ -8,18 +8,18 @@ Rules that hold here:
 """
 
 import base64
-import binascii
 import io
 import os
 import stat
 import tarfile
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any, cast
 
 from lru import LRU
 
-from dmgfs.errors import CorruptImage, NotAnImage
+from dmgfs.errors import CorruptImage
+from dmgfs.gathering.archive import members, open_archive
 from dmgfs.gathering.translation import (
     BAD_DEVICE,
     BAD_TARGET,
@@ -87,43 +87,17 @@ class TarOrigin:
         """Raises NotAnImage, CorruptImage, OSError."""
         root = Item(0, b"", _MADE_FOLDER, *(self._owner or (0, 0)), self._latest or 0)
         self._inventory.root(volume_name, root)
-        archive = self._open()
+        archive = open_archive(self._file)
+        self._in_place = archive.in_place
         try:
-            for info in self._members(archive):
+            for info in members(archive):
                 self._gather_one(archive, info, volume_name)
                 self._advance(1)
         finally:
             archive.close()
+        if archive.ending:
+            self.left.note(archive.ending)
         self._inventory.drop_replaced()
-
-    def _open(self) -> tarfile.TarFile:
-        try:
-            if self._file.seekable() and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                try:
-                    archive = tarfile.TarFile.open(fileobj=self._file, mode="r:", errors="surrogateescape")
-                    self._in_place = True
-                    return archive
-                except tarfile.ReadError:
-                    self._file.seek(0)
-            return tarfile.TarFile.open(fileobj=self._file, mode="r|*", errors="surrogateescape")
-        except (tarfile.TarError, EOFError) as error:
-            raise NotAnImage(f"neither a folder nor a tar archive ({error})") from error
-
-    def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        """One after the other; tarfile would keep them all."""
-        last = "the first member"
-        while True:
-            try:
-                info = archive.next()
-            except (tarfile.TarError, EOFError, OSError, binascii.Error) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                raise CorruptImage("tar archive", f"what follows {last}", str(error)) from error
-            if info is None:
-                return
-            cast(Any, archive).members.clear()
-            last = repr(info.name)
-            yield info
 
     def _gather_one(self, archive: tarfile.TarFile, info: tarfile.TarInfo, volume_name: bytes) -> None:
         path = info.name.encode("utf-8", "surrogateescape")

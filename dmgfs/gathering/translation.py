@@ -31,13 +31,19 @@ BAD_TARGET = f"symbolic links without a target or with one of more than {_LONGES
 
 
 class Left:
-    """What has no place on the volume, counted by kind. `lines()` are warnings for people."""
+    """What has no place on the volume, counted by kind. `lines()` are warnings for people, `notes` what else they should
+    know."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self.notes: list[str] = []
 
     def count(self, kind: str) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + 1
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def lines(self) -> list[str]:
         return [f"{kind}: {count}" for kind, count in self._counts.items()]

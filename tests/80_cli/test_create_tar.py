@@ -1,7 +1,6 @@
 """create from tar archives: what GNU tar and Python's tarfile write becomes the same volume as the folder itself."""
 
 import base64
-import io
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from builders.tars import made, member
 from exercise.trees import differences
 
 from dmgfs import open_image
@@ -96,22 +96,6 @@ def test_a_stream_and_a_file_give_the_same_image(tree: Path, tmp_path: Path) -> 
         assert done.returncode == 0
     images.append(image.read_bytes())
     assert images[0] == images[1] == images[2]
-
-
-def made(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for info, data in members:
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, **more: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for attribute, value in more.items():
-        setattr(info, attribute, value)
-    return info
 
 
 def test_a_later_member_replaces_an_earlier_one(run, tmp_path: Path) -> None:
