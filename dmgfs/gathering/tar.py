@@ -31,7 +31,7 @@ from dmgfs.gathering.translation import (
     good_target,
     with_link_type,
 )
-from dmgfs.hfsplus_writer.inventory import Inventory, Item
+from dmgfs.hfsplus_writer.inventory import ONE_NAME, Inventory, Item
 from dmgfs.hfsplus_writer.scratch import Scratch
 from dmgfs.source import Buffer
 from dmgfs.volume import ROOT_FOLDER
@@ -80,6 +80,9 @@ class TarOrigin:
         self._spool = Scratch()
         self._folders: LRU[bytes, int] = LRU(_FOLDERS_KEPT)
         self._in_place = False
+        inventory.database.execute(
+            "CREATE TABLE spelling (parent INTEGER, name BLOB, given BLOB, PRIMARY KEY (parent, name)) WITHOUT ROWID"
+        )
 
     # -- gathering ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +126,7 @@ class TarOrigin:
         parent = self._folder(parts[:-1], info, at)
         if parent is None:
             return
+        self._check_spelling(parent, stored, parts[-1], at)
         if info.islnk():
             self._link(parent, stored, info, at)
         elif kind == stat.S_IFDIR:
@@ -145,6 +149,7 @@ class TarOrigin:
             if isinstance(stored, str):
                 self._inventory.problem(stored, at)
             return None
+        self._check_spelling(parent, stored, parts[-1], at)
         found = self._inventory.child(parent, stored)
         if found is None:
             owner = self._owner or (info.uid, info.gid)
@@ -157,6 +162,18 @@ class TarOrigin:
             return None
         self._folders[path] = number
         return number
+
+    def _check_spelling(self, parent: int, stored: bytes, given: bytes, at: str) -> None:
+        """The same name again means the same object, another spelling of it means another object."""
+        if given.isascii():
+            return
+        database = self._inventory.database
+        row = (parent, stored, given)
+        known = database.execute("SELECT given FROM spelling WHERE parent=? AND name=?", row[:2]).fetchone()
+        if known is None:
+            database.execute("INSERT INTO spelling VALUES (?,?,?)", row)
+        elif bytes(known[0]) != given:
+            self._inventory.problem(ONE_NAME, at)
 
     def _add_folder(self, parts: list[bytes], parent: int, stored: bytes, info: tarfile.TarInfo, at: str) -> None:
         path = b"/".join(parts)

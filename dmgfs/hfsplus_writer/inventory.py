@@ -28,6 +28,7 @@ FINDER_INFO = "com.apple.FinderInfo"
 RESOURCE_FORK = "com.apple.ResourceFork"
 JOURNAL_NAMES = tuple(encode(name) for name in (".journal", ".journal_info_block"))
 
+ONE_NAME = "spellings of one name (they differ in composition only)"
 MOST_NAMED = 20
 """So many of the objects that cannot be written are named; the others are counted."""
 
@@ -270,7 +271,7 @@ class Inventory:
             "SELECT parent, key, count(*) FROM object GROUP BY parent, key HAVING count(*) > 1 ORDER BY parent, key"
         )
         kind = (
-            "spellings of one name (they differ in composition only)"
+            ONE_NAME
             if self.case_sensitive
             else "names that differ only in case or composition (HFSX keeps case apart: --fs hfsx)"
         )

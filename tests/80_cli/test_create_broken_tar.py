@@ -18,6 +18,7 @@ from dmgfs import open_image
 
 BLOCK = 512
 COUNT = 30
+NFC, NFD = "\u00e9", "e\u0301"
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,16 @@ def test_headers_that_make_no_sense(run, tmp_path: Path) -> None:
         for archive in (first + broken, gzip.compress(first + broken)):
             (tmp_path / "it.tar").write_bytes(archive)
             refused(run, tmp_path / "it.tar", "tar archive: ")
+
+
+@pytest.mark.parametrize("kind", ["hfs+", "hfsx"])
+def test_spellings_of_one_name(run, tmp_path: Path, kind: str) -> None:
+    for names in ((NFC, NFD), (f"{NFC}/a", f"{NFD}/b"), (f"{NFD}/a", f"{NFC}")):
+        tar = made(tmp_path / "it.tar", *((member(name), name.encode()) for name in names))
+        said = run("create", tar, tmp_path / "out", "--fs", kind)
+        assert said.code == 65
+        assert "spellings of one name (they differ in composition only)" in said.err
+        assert not (tmp_path / "out").exists()
+    tar = made(tmp_path / "it.tar", *((member(f"{NFC}/{NFD}"), text) for text in (b"first", b"second")))
+    assert run("create", tar, tmp_path / "out", "--fs", kind).code == 0
+    assert run("cat", tmp_path / "out", f"{NFC}/{NFC}").out == b"second"
