@@ -8,7 +8,9 @@ Rules that hold here:
 """
 
 import base64
+import binascii
 import io
+import math
 import os
 import stat
 import tarfile
@@ -54,6 +56,7 @@ _MADE_FOLDER = stat.S_IFDIR | 0o755
 
 UPWARDS = "names with .. in them"
 NO_FOLDER = "names below something that is no folder"
+NO_OWNER = "owners or groups that are no number of 32 bits (--owners UID:GID gives all to one)"
 NO_TARGET = "hard links to what did not come before them"
 DEVICE_LINK = "hard links to devices"
 
@@ -152,9 +155,8 @@ class TarOrigin:
         self._check_spelling(parent, stored, parts[-1], at)
         found = self._inventory.child(parent, stored)
         if found is None:
-            owner = self._owner or (info.uid, info.gid)
-            modified = good_date(int(info.mtime // 1), self._latest, self.left)
-            number = self._inventory.add(Item(parent, stored, _MADE_FOLDER, *owner, modified))
+            item = Item(parent, stored, _MADE_FOLDER, *self._owners(info), self._modified(info))
+            number = self._inventory.add(item)
         elif stat.S_ISDIR(found.mode):
             number = found.number
         else:
@@ -217,16 +219,32 @@ class TarOrigin:
                 self._inventory.problem(BAD_TARGET, at)
             item = item._replace(size=len(target), source=target, finder=with_link_type(item.finder))
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-            special = device(os.makedev(info.devmajor, info.devminor))
+            parts = info.devmajor, info.devminor
+            special = device(os.makedev(*parts)) if all(0 <= part < 1 << 32 for part in parts) else None
             if special is None:
                 self._inventory.problem(BAD_DEVICE, at)
             item = item._replace(special=special or 0)
         self._keep_attributes(self._inventory.add(item), attributes)
 
     def _item(self, parent: int, stored: bytes, kind: int, info: tarfile.TarInfo, attributes: Attributes) -> Item:
-        modified = good_date(int(info.mtime // 1), self._latest, self.left)
-        owner = self._owner or (info.uid & 0xFFFFFFFF, info.gid & 0xFFFFFFFF)
-        return Item(parent, stored, kind | info.mode & 0o7777, *owner, modified, finder=attributes.finder)
+        modified = self._modified(info)
+        mode = kind | info.mode & 0o7777
+        return Item(parent, stored, mode, *self._owners(info), modified, finder=attributes.finder)
+
+    def _owners(self, info: tarfile.TarInfo) -> tuple[int, int]:
+        """User and group of what the member tells of."""
+        if self._owner is not None:
+            return self._owner
+        # (where an extended header has no number, tarfile makes it root)
+        told = [info.pax_headers.get(keyword, "0") for keyword in ("uid", "gid")]
+        if not (0 <= info.uid < 1 << 32 and 0 <= info.gid < 1 << 32 and all(text.isdecimal() for text in told)):
+            self._inventory.problem(NO_OWNER, info.name)
+            return 0, 0
+        return info.uid, info.gid
+
+    def _modified(self, info: tarfile.TarInfo) -> int:
+        seconds = int(info.mtime // 1) if math.isfinite(info.mtime) else 1 << 40
+        return good_date(seconds, self._latest, self.left)
 
     def _contents(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> int:
         """Where they are: twice the offset, odd in the temporary file."""
@@ -266,7 +284,11 @@ class TarOrigin:
                 name = urllib.parse.unquote_to_bytes(keyword.removeprefix(_LIBARCHIVE))
                 if f"{_SCHILY}{os.fsdecode(name)}" in info.pax_headers:
                     continue  # libarchive writes both
-                value = base64.b64decode(value + b"=" * (-len(value) % 4))
+                try:
+                    value = base64.b64decode(value + b"=" * (-len(value) % 4))
+                except binascii.Error as error:
+                    why = f"attribute {os.fsdecode(name)!r} is no base64"
+                    raise CorruptImage("tar archive", repr(info.name), why, info.offset) from error
             else:
                 continue
             found.take(name, value, mode, at, self._inventory, self.left)

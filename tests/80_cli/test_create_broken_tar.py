@@ -141,3 +141,39 @@ def test_spellings_of_one_name(run, tmp_path: Path, kind: str) -> None:
     tar = made(tmp_path / "it.tar", *((member(f"{NFC}/{NFD}"), text) for text in (b"first", b"second")))
     assert run("create", tar, tmp_path / "out", "--fs", kind).code == 0
     assert run("cat", tmp_path / "out", f"{NFC}/{NFC}").out == b"second"
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        member("file", mode=0o4755, pax_headers={"uid": "4294967296"}),
+        member("file", pax_headers={"gid": "18446744073709551616"}),
+        member("file", pax_headers={"uid": "-1"}),
+        member("file", pax_headers={"uid": "root"}),
+        member("folder/file", gid=-1),
+        member("folder", tarfile.DIRTYPE, uid=1 << 32),
+        member(".", tarfile.DIRTYPE, uid=1 << 40),
+    ],
+)
+def test_owners_that_are_none(run, tmp_path: Path, info: tarfile.TarInfo) -> None:
+    kind = tarfile.PAX_FORMAT if info.pax_headers else tarfile.GNU_FORMAT
+    tar = made(tmp_path / "it.tar", (member("first"), b""), (info, b""), kind=kind)
+    said = run("create", tar, tmp_path / "out")
+    assert said.code == 65
+    assert f"{info.name}: owners or groups that are no number of 32 bits" in said.err
+    assert not (tmp_path / "out").exists()
+    assert run("create", tar, tmp_path / "out", "--owners", "0:0").code == 0
+
+
+def test_numbers_out_of_all_bounds(run, tmp_path: Path) -> None:
+    tar = made(tmp_path / "it.tar", (member("null", tarfile.CHRTYPE, devmajor=-1), b""), kind=tarfile.GNU_FORMAT)
+    said = run("create", tar, tmp_path / "out")
+    assert said.code == 65
+    assert "device numbers beyond" in said.err
+    info = member("file", pax_headers={"LIBARCHIVE.xattr.user.x": "A"})
+    refused(run, made(tmp_path / "it.tar", (info, b""), kind=tarfile.PAX_FORMAT), "tar archive: 'file'", "base64")
+    for date in ("inf", "nan", "-1e300"):
+        tar = made(tmp_path / "it.tar", (member("file", pax_headers={"mtime": date}), b""), kind=tarfile.PAX_FORMAT)
+        said = run("create", tar, tmp_path / "out", "--force")
+        assert said.code == 0
+        assert "dates before 1904" in said.err

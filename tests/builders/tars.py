@@ -5,8 +5,8 @@ import tarfile
 from pathlib import Path
 
 
-def made(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
+def made(path: Path, *members: tuple[tarfile.TarInfo, bytes], kind: int = tarfile.DEFAULT_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=kind) as tar:
         for info, data in members:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
