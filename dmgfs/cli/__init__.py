@@ -63,6 +63,7 @@ VERBS = (
     "rc",
 )
 
+CANNOT_CREATE = 73
 USAGE, DATA_ERROR, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, IO_ERROR, NO_PERMISSION = 64, 65, 66, 69, 70, 71, 74, 77
 SHADOW_IS_OTHER, SHADOW_IN_USE, SHADOW_DAMAGED, SHADOW_OF_ANOTHER = 73, 75, 76, 78
 
@@ -141,26 +142,31 @@ def run_verb(verb: str, args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (DmgError, OSError, MemoryError) as error:
-        return fail(getattr(args, "image", None), error)
+        return fail(getattr(args, "image", None), error, getattr(args, "output", None))
 
 
-def fail(image: str | None, error: BaseException) -> int:
-    """Prints the line for the error and returns its exit code."""
+def fail(image: str | None, error: BaseException, output: str | None = None) -> int:
+    """Prints the line for the error and returns its exit code. output: what the verb writes; a fault of that is
+    said of it alone."""
     if image and "://" in image:
         from dmgfs.cli.network import shown
 
         image = shown(image)
     text = str(error) or type(error).__name__
+    subject = f"{image}: " if image else ""
+    code = code_of(error)
     if isinstance(error, OSError) and error.strerror:
         about = error.filename if error.filename is not None else ""
         if isinstance(about, bytes):
             about = os.fsdecode(about)
         text = error.strerror if about in ("", image) else f"{about}: {error.strerror}"
+        if about and about == output:
+            subject, text = f"{output}: ", error.strerror
+            code = CANNOT_CREATE if isinstance(error, FileExistsError) else code
     elif isinstance(error, MemoryError):
         text = str(error) or "out of memory"
-    subject = f"{image}: " if image else ""
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)
-    return code_of(error)
+    return code
 
 
 def code_of(error: BaseException) -> int:

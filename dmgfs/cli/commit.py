@@ -2,7 +2,7 @@
 moment, and the mount goes on.
 
 What did not change stays on its blocks and, where the image is a UDIF, in the coding that it has; only the rest is coded.
-Exit codes besides the usual: 65 where the changes do not fit on the volume, 73 where the output exists.
+Exit codes besides the usual: 65 where the changes do not fit on the volume, 73 where the output exists or is an input.
 """
 
 import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "make a new image of an image and the changes over it"
 
-USAGE, CANNOT_CREATE = 64, 73
+USAGE = 64
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("udzo", "ulfo", "udbz", "ulmo", "udco", "udro", "raw", "sparseimage")
@@ -55,8 +55,6 @@ def run(args: argparse.Namespace) -> int:
             return _commit(args, opened)
     except WrongUsage as error:
         return _refuse(args, str(error), USAGE)
-    except FileExistsError as error:
-        return _refuse(args, f"{args.output}: {error.strerror}", CANNOT_CREATE)
     except ShadowError as error:
         return _refuse(args, str(error), code_of(error))
     except Unwritable as error:
@@ -68,16 +66,24 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _changes(args: argparse.Namespace) -> Iterator[Opened]:
     """The changes over their image: of a live mount a copy that does not change."""
+    from dmgfs.cli.destination import files_of, require_apart
+
     with tempfile.TemporaryDirectory(prefix="dmgfs-commit-") as folder:
-        if not is_file(args.where):
-            _save(args, os.path.join(folder, "shadow"))
-        with opened_over(args) as opened:
+        told = argparse.Namespace(**vars(args))
+        if is_file(args.where):
+            require_apart(args.output, [args.where, *args.shadow_ro])
+        else:
+            told.where = os.path.join(folder, "shadow")
+            _save(args, told)
+        with opened_over(told) as opened:
+            require_apart(args.output, files_of(opened.image))
             yield opened
 
 
-def _save(args: argparse.Namespace, copy: str) -> None:
-    """Has the daemon copy its changes, and makes `args` speak of the copy."""
+def _save(args: argparse.Namespace, told: argparse.Namespace) -> None:
+    """Has the daemon copy its changes to `told.where`, and makes `told` speak of the copy."""
     from dmgfs.cli.control import ask, require
+    from dmgfs.cli.destination import require_apart
 
     mount = require(args.where)
     status = ask(mount.path, "status")
@@ -86,20 +92,21 @@ def _save(args: argparse.Namespace, copy: str) -> None:
 
         how = "`dmgfs shadow save` its blocks, then `dmgfs convert IMAGE OUT --shadow FILE`"
         raise WrongUsage(f"an attached disk has blocks and no files to commit; {how}")
-    args.shadow_ro = [layer["file"] for layer in status["layers"]]
-    file = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    args.image = args.image or status["image"]
+    layers = [layer["file"] for layer in status["layers"]]
+    shadow = (status["shadow"] or {}).get("kind", "ram")
+    require_apart(args.output, [args.image, *layers, *([shadow] if shadow != "ram" else [])])
+    file = os.open(told.where, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if status["shadow"] is None:
             from dmgfs.cli.options import WrongUsage
 
             raise WrongUsage("the mount is read-only, so nothing can have changed; `dmgfs convert` copies an image")
-        ask(mount.path, "save", [file], seconds=None, path=copy, snapshot=args.snapshot)
+        ask(mount.path, "save", [file], seconds=None, path=told.where, snapshot=args.snapshot)
     finally:
         os.close(file)
-    args.snapshot = None
-    args.image = args.image or status["image"]
-    args.partition = args.partition or status["partition"].split()[0]
-    args.where = copy
+    told.snapshot, told.shadow_ro, told.image = None, layers, args.image
+    told.partition = args.partition or status["partition"].split()[0]
 
 
 def _commit(args: argparse.Namespace, opened: Opened) -> int:

@@ -5,7 +5,6 @@ Exit codes besides the usual: 73 where the output exists or is the input.
 """
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "write the disk of an image in another format"
 
-USAGE, CANNOT_CREATE = 64, 73
+USAGE = 64
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("raw", "udro", "udzo", "udbz", "ulfo", "ulmo", "udco", "sparseimage")
@@ -57,13 +56,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dmgfs.cli.destination import files_of, require_apart
     from dmgfs.packing import pack
 
     with stopped_by_signals(), open_target(args) as image, ExitStack() as opened:
-        if _is_input(args.output, image):
-            return _refuse(
-                args.image, f"{args.output} is the image itself, or in it; name another file", CANNOT_CREATE
-            )
+        require_apart(args.output, [*files_of(image), *([args.shadow] if args.shadow is not None else [])])
         if args.shadow is not None:
             try:
                 opened.callback(_look_through(args.shadow, image).close)
@@ -90,8 +87,6 @@ def run(args: argparse.Namespace) -> int:
             )
         except ValueError as error:
             return _refuse(args.image, str(error), USAGE)
-        except FileExistsError as error:
-            return _refuse(args.image, f"{args.output}: {error.strerror}", CANNOT_CREATE)
         finally:
             progress.finish()
         _report(args, disk.size, packed.size, packed.runs)
@@ -123,16 +118,3 @@ def _report(args: argparse.Namespace, disk_size: int, size: int, runs: dict[str,
 def _refuse(image: str, why: str, code: int) -> int:
     print(printable(f"dmgfs: {image}: {why}"), file=sys.stderr)
     return code
-
-
-def _is_input(output: str, image: "Image") -> bool:
-    """Whether `output` is one of the files that the image, or the image around it, consists of."""
-    here: Image | None = image
-    while here is not None:
-        for path in here.container.files:
-            if os.path.exists(output) and os.path.samefile(path, output):
-                return True
-            if path.is_dir() and os.path.realpath(output).startswith(os.path.realpath(path) + os.sep):
-                return True
-        here = here.outer
-    return False

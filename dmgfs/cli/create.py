@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "make a disk image out of a folder or a tar archive"
 
-USAGE, CANNOT_CREATE = 64, 73
+USAGE = 64
 SECTOR = 512
 CHUNK_SECTORS = 2048
 FORMATS = ("udzo", "ulfo", "udbz", "ulmo", "udco", "udro", "raw", "sparseimage")
@@ -78,8 +78,6 @@ def run(args: argparse.Namespace) -> int:
             return _create(args)
     except WrongUsage as error:
         return _refuse(args, str(error), USAGE)
-    except FileExistsError as error:
-        return _refuse(args, f"{args.output}: {error.strerror}", CANNOT_CREATE)
     except Unwritable as error:
         for place in error.places:
             print(printable(f"dmgfs: {args.image}: {place}"), file=sys.stderr)
@@ -87,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace) -> int:
+    from dmgfs.cli.destination import require_apart
     from dmgfs.hfsplus_writer.inventory import Inventory
     from dmgfs.hfsplus_writer.volume import Settings, write_volume
     from dmgfs.packing.layout import overhead
@@ -95,6 +94,7 @@ def _create(args: argparse.Namespace) -> int:
     args.size = None if args.size is None else _size(args.size)
     size = None if args.size is None else args.size - overhead(args.layout)
     name = _volume_name(args)
+    require_apart(args.output, _inputs(args))
     inventory = Inventory(case_sensitive=args.fs == "hfsx")
     found = Progress(args.progress, "find")
     origin = _origin(args, inventory, latest, found)
@@ -117,6 +117,16 @@ def _create(args: argparse.Namespace) -> int:
         inventory.close()
     _report(args, volume, packed, saved[0])
     return 0
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    """What is read, as far as OUT could be in it: with --one-file-system not what is on another one."""
+    inputs = [path for path in (args.playlist, args.playlist_image) if path is not None]
+    folder = os.path.dirname(args.output) or "."
+    there = args.image != "-" and os.path.exists(args.image) and os.path.exists(folder)
+    if there and not (args.one_file_system and os.stat(folder).st_dev != os.stat(args.image).st_dev):
+        inputs.append(args.image)
+    return inputs
 
 
 def _origin(

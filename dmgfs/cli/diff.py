@@ -1,11 +1,11 @@
 """dmgfs diff: what differs between two images, file by file; or, as a delta, what makes the one file into the other
 (`dmgfs patch` applies it).
 
-Exit codes besides the usual, as diff(1): 0 nothing differs, 1 something does.
+Exit codes besides the usual, as diff(1): 0 nothing differs, 1 something does; of a delta 73 where its file exists or is
+an input.
 """
 
 import argparse
-import sys
 from typing import Any
 
 from dmgfs.cli.network import add_network_options, is_url, network_of
@@ -16,13 +16,13 @@ from dmgfs.errors import Unsupported
 
 SUMMARY = "list what differs between two images, or write it as a delta"
 
-DIFFERENT, CANNOT_CREATE = 1, 73
+DIFFERENT = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="OLD")
     parser.add_argument("other", metavar="NEW")
-    parser.add_argument("--delta", metavar="FILE", help="list nothing, write what makes OLD into NEW")
+    parser.add_argument("--delta", dest="output", metavar="FILE", help="list nothing, write what makes OLD into NEW")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--quick", action="store_true", help="take files of one size and date for equal")
     parser.add_argument("--partition", metavar="N|NAME", help="which partition, if several hold a volume")
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.delta is not None:
+    if args.output is not None:
         return _delta(args)
     from dmgfs.changelist import KINDS
     from dmgfs.lower import View, VolumeLower
@@ -63,18 +63,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _delta(args: argparse.Namespace) -> int:
+    from dmgfs.cli.destination import require_apart
     from dmgfs.packing.delta import make_delta
 
     if is_url(args.image) or is_url(args.other):
         raise Unsupported("a delta of an image behind a URL", "fetch it first")
-    try:
-        made = make_delta(args.image, args.other, args.delta, replace=args.force)
-    except FileExistsError as error:
-        print(printable(f"dmgfs: {args.image}: {args.delta}: {error.strerror}"), file=sys.stderr)
-        return CANNOT_CREATE
+    require_apart(args.output, (args.image, args.other))
+    made = make_delta(args.image, args.other, args.output, replace=args.force)
     if args.json:
-        print_json({"delta": args.delta, "size": made.size, "copied": made.copied, "new": made.new})
+        print_json({"delta": args.output, "size": made.size, "copied": made.copied, "new": made.new})
     else:
         share = f"{human(made.copied)} are in {args.image} already, {human(made.new)} are new"
-        print(printable(f"{args.delta}: {human(made.size)}: {share}"))
+        print(printable(f"{args.output}: {human(made.size)}: {share}"))
     return 0

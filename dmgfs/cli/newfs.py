@@ -182,8 +182,10 @@ def _size_of(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace, volume: "NewVolume", size: int) -> None:
+    from dmgfs.cli.destination import require_apart
     from dmgfs.packing.output import Output
 
+    require_apart(args.image, ())
     if args.size is not None:
         with Output(args.image, replace=args.force) as output:
             for at, part in _parts(volume, size):

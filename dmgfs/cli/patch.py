@@ -5,14 +5,11 @@ Exit codes besides the usual: 65 where the delta is damaged or was made for anot
 """
 
 import argparse
-import sys
 
 from dmgfs.cli.report import human, print_json, printable
 from dmgfs.cli.stopping import stopped_by_signals
 
 SUMMARY = "make an image out of another one and a delta"
-
-CANNOT_CREATE = 73
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dmgfs.cli.destination import require_apart
     from dmgfs.packing.delta import apply_delta
 
-    try:
-        with stopped_by_signals():
-            size = apply_delta(args.image, args.delta, args.output, replace=args.force)
-    except FileExistsError as error:
-        print(printable(f"dmgfs: {args.image}: {args.output}: {error.strerror}"), file=sys.stderr)
-        return CANNOT_CREATE
+    with stopped_by_signals():
+        require_apart(args.output, (args.image, args.delta))
+        size = apply_delta(args.image, args.delta, args.output, replace=args.force)
     if args.json:
         print_json({"output": args.output, "size": size})
     else:

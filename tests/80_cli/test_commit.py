@@ -374,3 +374,22 @@ def test_what_cannot_be_committed(run, tmp_path: Path) -> None:
     said = run("commit", tmp_path / "nothing", tmp_path / "new", "--image", image)
     assert said.code == 66
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["itself", "hard link", "link"])
+def test_nothing_that_is_read_is_replaced(run, tmp_path: Path, kind: str) -> None:
+    image, layer, shadow = base(tmp_path / "base"), tmp_path / "layer", tmp_path / "shadow"
+    for changed in (Changed(image, layer), Changed(image, shadow, [layer])):
+        with changed as overlay:
+            overlay_run(overlay.mkdir(overlay.root, b"new" if changed.layers else b"old", 0o755, Caller()))
+    before = [path.read_bytes() for path in (image, layer, shadow)]
+    for path in (image, layer, shadow):
+        out = path
+        if kind != "itself":
+            out = tmp_path / f"other {path.name}"
+            (os.symlink if kind == "link" else os.link)(path, out)
+        said = run("commit", shadow, out, "--image", image, "--shadow-ro", layer, "--owners", "on", "--force")
+        assert (said.code, said.err.count("\n")) == (73, 1)
+        assert said.err.startswith(f"dmgfs: {out}: it is an input")
+    assert [path.read_bytes() for path in (image, layer, shadow)] == before
+    assert not list(tmp_path.glob(".dmgfs-*"))

@@ -50,7 +50,7 @@ def test_what_is_there_stays(run, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     said = run("convert", image_of(tmp_path / "image", bytes(512)), tmp_path / "out")
     assert said.code == 73
-    assert said.err == f"dmgfs: {tmp_path / 'image'}: {tmp_path / 'out'}: File exists; --force replaces it\n"
+    assert said.err == f"dmgfs: {tmp_path / 'out'}: File exists; --force replaces it\n"
     assert (tmp_path / "out").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["image", "out"]
 
@@ -128,7 +128,7 @@ def test_the_image_itself_is_never_replaced(run, tmp_path: Path) -> None:
         said = run("convert", image, tmp_path / name, "--force", "--to", "udzo")
         assert (said.code, said.err) == (
             73,
-            f"dmgfs: {image}: {tmp_path / name} is the image itself, or in it; name another file\n",
+            f"dmgfs: {tmp_path / name}: it is an input, or lies in one ({image}); name another file\n",
         )
     assert image.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["image", "other name"]
@@ -206,5 +206,5 @@ def test_where_no_more_can_be_written_it_says_so(tmp_path: Path, format_name: st
     with process(image, tmp_path / "out", "--to", format_name, limit=1 << 20) as running:
         _, said = running.communicate(timeout=60)
     assert running.returncode == 74
-    assert said == f"dmgfs: {image}: {tmp_path / 'out'}: File too large\n"
+    assert said == f"dmgfs: {tmp_path / 'out'}: File too large\n"
     assert os.listdir(tmp_path) == ["image"]
