@@ -228,14 +228,17 @@ class Direct:
     def _bytes(self, ino: int, handle: int, offset: int, size: int) -> Steps[Answer]:
         if self._overlay.is_changed(ino):
             return (yield from self._overlay.read(ino, offset, size))
-        file = self._handles.file(handle, ino)
-        content = file.content
+        file = self._handles.known(handle, ino)
+        content = file.content if file is not None else None
         if content is None:
-            content = file.content = yield from self._overlay.content(ino)
+            content = yield from self._overlay.content(ino)
         length = min(size, content.size - offset)
         if length <= 0:
             return b""
-        self._ahead.note(file.streams, content, offset, length)
+        if length < content.size:  # who has it whole does not come back
+            file = file or self._handles.file(handle, ino)
+            file.content = content
+            self._ahead.note(file.streams, content, offset, length)
         data: Buffer = yield Ask(content.read, (offset, length))
         return data
 

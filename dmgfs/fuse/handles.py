@@ -56,17 +56,22 @@ class Handles:
         self._closed(file)
         return file
 
-    def file(self, handle: int, ino: int) -> OpenFile:
-        """The file behind a handle; behind 0, the one of that inode."""
+    def known(self, handle: int, ino: int) -> OpenFile | None:
+        """As `file`, if it is remembered."""
         if handle:
             return self._files[handle]
         file = self._unasked.get(ino)
+        if file is not None:
+            self._unasked.move_to_end(ino)
+        return file
+
+    def file(self, handle: int, ino: int) -> OpenFile:
+        """The file behind a handle; behind 0, the one of that inode."""
+        file = self.known(handle, ino)
         if file is None:
             file = self._unasked[ino] = OpenFile(ino)
             if len(self._unasked) > MOST_UNASKED:
                 self._closed(self._unasked.popitem(last=False)[1])
-        else:
-            self._unasked.move_to_end(ino)
         return file
 
     def listing(self, ino: int) -> int | None:

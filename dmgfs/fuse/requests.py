@@ -38,7 +38,7 @@ IN_A_ROW = 64
 class Haste:
     """Whether looking for the next request instead of sleeping pays. looks: how many times to look, 0 while it does not."""
 
-    LOOKS = 40  # of about a microsecond each
+    LOOKS = 80  # of about a microsecond each
     CREDIT = 8  # a look that found a request earns 1, one in vain costs 2
     REST = 1024  # requests until it is tried again, with half the credit
 

@@ -200,8 +200,9 @@ def dmgfs(*options: str, codec: str = "udzo") -> Callable[[Mount, Path, str], No
         start = time.perf_counter()
         m.run(DMGFS, "mount", images / f"{image}.{codec}.dmg", m.path, *options)
         m.seconds = time.perf_counter() - start
-        m._undo.append(lambda: _unmount(m.path))
-        m.pids.append(int(os.getxattr(m.path, "user.dmgfs.pid")))
+        pid = int(os.getxattr(m.path, "user.dmgfs.pid"))
+        m.pids.append(pid)
+        m._undo.append(lambda: (_unmount(m.path), _await_end(pid)))
 
     return mount
 
