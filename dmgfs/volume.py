@@ -13,6 +13,8 @@ from dmgfs.source import ByteSource
 
 ROOT_PARENT = 1
 ROOT_FOLDER = 2
+MOST_DEPTH = 1024
+"""Levels of folders, the root among them, that a walk goes down; no volume with more is made."""
 
 
 class Node(NamedTuple):

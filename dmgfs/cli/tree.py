@@ -17,11 +17,10 @@ from typing import NamedTuple
 from dmgfs.errors import CorruptImage, DmgError
 from dmgfs.forks import FIRST, NAMED_FORK, RESOURCE
 from dmgfs.source import ByteSource
-from dmgfs.volume import Volume
+from dmgfs.volume import MOST_DEPTH, Volume
 from overlay.vfs import Attr, Entry, Lower
 
 MOST_LINKS = 40
-MOST_DEPTH = 1024
 PAGE = 1024
 XATTR_VALUE_MAX = 64 << 10
 FORK_OF_A_FILE = [NAMED_FORK, RESOURCE]

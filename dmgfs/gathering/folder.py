@@ -27,6 +27,7 @@ from dmgfs.gathering.translation import (
     disk_name,
     good_date,
     good_target,
+    too_deep,
     with_link_type,
 )
 from dmgfs.hfsplus_writer.inventory import Inventory, Item
@@ -95,6 +96,8 @@ class FolderOrigin:
                 at = path + b"/" + name if path else name
                 with self._named(at):
                     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode) and too_deep(at.count(b"/") + 1, _shown(at), self._inventory):
+                        continue
                     added = self._gather_one(number, stored, name, folder, status, at)
                 if stat.S_ISDIR(status.st_mode) and self._only in (None, status.st_dev):
                     below.append((added, at))

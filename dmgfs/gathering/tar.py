@@ -31,6 +31,7 @@ from dmgfs.gathering.translation import (
     disk_name,
     good_date,
     good_target,
+    too_deep,
     with_link_type,
 )
 from dmgfs.hfsplus_writer.inventory import ONE_NAME, Inventory, Item
@@ -122,6 +123,8 @@ class TarOrigin:
                 self._inventory.root(volume_name, self._item(0, b"", kind, info, attributes))
                 self._keep_attributes(ROOT_FOLDER, attributes)
             return
+        if too_deep(len(parts) - (kind != stat.S_IFDIR), at, self._inventory):
+            return
         stored = disk_name(parts[-1], self.left)
         if isinstance(stored, str):
             self._inventory.problem(stored, at)
@@ -139,31 +142,37 @@ class TarOrigin:
             self._add(archive, parent, stored, kind, info, at)
 
     def _folder(self, parts: list[bytes], info: tarfile.TarInfo, at: str) -> int | None:
-        """The number of the folder at this path; made if it is not there. None if it cannot be one."""
-        if not parts:
-            return ROOT_FOLDER
+        """The number of the folder at this path; made, with those above, if it is not there. None if it cannot be one."""
         path = b"/".join(parts)
-        known = self._folders.get(path)
+        known = self._folders.get(path) if parts else ROOT_FOLDER
         if known is not None:
             return known
-        parent = self._folder(parts[:-1], info, at)
-        stored = disk_name(parts[-1], self.left)
-        if parent is None or isinstance(stored, str):
-            if isinstance(stored, str):
-                self._inventory.problem(stored, at)
+        parent = ROOT_FOLDER
+        for depth, part in enumerate(parts, 1):
+            path = b"/".join(parts[:depth])
+            number = self._folders.get(path)
+            if number is None:
+                number = self._folder_in(parent, part, info, at)
+                if number is None:
+                    return None
+                self._folders[path] = number
+            parent = number
+        return parent
+
+    def _folder_in(self, parent: int, part: bytes, info: tarfile.TarInfo, at: str) -> int | None:
+        stored = disk_name(part, self.left)
+        if isinstance(stored, str):
+            self._inventory.problem(stored, at)
             return None
-        self._check_spelling(parent, stored, parts[-1], at)
+        self._check_spelling(parent, stored, part, at)
         found = self._inventory.child(parent, stored)
         if found is None:
             item = Item(parent, stored, _MADE_FOLDER, *self._owners(info), self._modified(info))
-            number = self._inventory.add(item)
-        elif stat.S_ISDIR(found.mode):
-            number = found.number
-        else:
+            return self._inventory.add(item)
+        if not stat.S_ISDIR(found.mode):
             self._inventory.problem(NO_FOLDER, at)
             return None
-        self._folders[path] = number
-        return number
+        return found.number
 
     def _check_spelling(self, parent: int, stored: bytes, given: bytes, at: str) -> None:
         """The same name again means the same object, another spelling of it means another object."""

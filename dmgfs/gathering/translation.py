@@ -18,16 +18,29 @@ from dmgfs.hfsplus_writer.inventory import (
 )
 from dmgfs.lower import LINUX_NAMESPACES, PRIVATE_PREFIX
 from dmgfs.names import TO_DISK, TO_LINUX
+from dmgfs.volume import MOST_DEPTH
 
 NOT_UTF8 = "names that are not UTF-8"
 TOO_LONG = "names longer than 255 UTF-16 units"
 BAD_ATTRIBUTE = "attributes whose names are longer than 127 UTF-16 units or not UTF-8"
 BAD_DEVICE = "device numbers beyond 8 bits of major and 24 of minor"
+TOO_DEEP = f"folders that stand more than {MOST_DEPTH - 1} deep"
 FALSE_LINK = "files whose Finder information says that they are hard links"
 
 _FALSE_LINKS = (b"hlnkhfs+",)
 _LONGEST_TARGET = 4095
 BAD_TARGET = f"symbolic links without a target or with one of more than {_LONGEST_TARGET} bytes"
+
+
+_SHOWN = 100
+
+
+def too_deep(depth: int, place: str, inventory: Inventory) -> bool:
+    """Whether a folder stands so deep (1: in the root) that nothing of ours would read it again."""
+    if depth < MOST_DEPTH:
+        return False
+    inventory.problem(TOO_DEEP, f"{place[:_SHOWN]}…")
+    return True
 
 
 class Left:

@@ -16,6 +16,7 @@ from dmgfs import open_image
 from dmgfs.cli.create import FORMATS, LAYOUTS
 from dmgfs.packing import FORMATS as WRITABLE
 from dmgfs.packing.layout import LAYOUTS as MAPS
+from dmgfs.volume import MOST_DEPTH
 
 MTIME = 1_500_000_000
 
@@ -222,6 +223,23 @@ def test_a_tree_deeper_than_a_path_may_be_long(run, tmp_path: Path) -> None:
         assert file is not None
         assert volume.data(file).read(0, 8) == b"far down"
     subprocess.run(["rm", "-rf", tree], check=True)
+
+
+def test_folders_that_stand_too_deep(run, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    folder = os.open(tmp_path / "tree", os.O_RDONLY)
+    for _ in range(MOST_DEPTH + 2):
+        os.mkdir("d", dir_fd=folder)
+        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    said = run("create", tmp_path / "tree", tmp_path / "out")
+    assert said.code == 65
+    assert said.err.count("\n") == 2
+    assert f"1 folders that stand more than {MOST_DEPTH - 1} deep" in said.err
+    assert not (tmp_path / "out").exists()
+    subprocess.run(["rm", "-rf", tmp_path / "tree"], check=True)
 
 
 def test_a_file_that_changes_meanwhile_is_an_error(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 from builders.tars import made, member
 
 from dmgfs import open_image
+from dmgfs.volume import MOST_DEPTH
 
 BLOCK = 512
 COUNT = 30
@@ -177,3 +178,19 @@ def test_numbers_out_of_all_bounds(run, tmp_path: Path) -> None:
         said = run("create", tar, tmp_path / "out", "--force")
         assert said.code == 0
         assert "dates before 1904" in said.err
+
+
+def test_depths(run, tmp_path: Path) -> None:
+    deepest = "/".join("d" * (MOST_DEPTH - 1))
+    tar = made(tmp_path / "it.tar", (member(f"{deepest}/file"), b"far down"))
+    assert run("create", tar, tmp_path / "out").code == 0
+    listed = run("ls", "-R", tmp_path / "out")
+    assert (listed.code, listed.err) == (0, "")
+    assert run("cat", tmp_path / "out", f"{deepest}/file").out == b"far down"
+    (tmp_path / "out").unlink()
+    for info in (member(f"{deepest}/d", tarfile.DIRTYPE), member(f"{deepest}/d/file"), member("d/" * 3000 + "d")):
+        said = run("create", made(tmp_path / "it.tar", (info, b"")), tmp_path / "out")
+        assert said.code == 65
+        assert said.err.count("\n") == 2
+        assert f"1 folders that stand more than {MOST_DEPTH - 1} deep" in said.err
+        assert not (tmp_path / "out").exists()
