@@ -56,6 +56,7 @@ _KINDS = {
 _MADE_FOLDER = stat.S_IFDIR | 0o755
 
 UPWARDS = "names with .. in them"
+NAMELESS = "members that are no folder and have no name"
 NO_FOLDER = "names below something that is no folder"
 NO_OWNER = "owners or groups that are no number of 32 bits (--owners UID:GID gives all to one)"
 NO_TARGET = "hard links to what did not come before them"
@@ -122,6 +123,8 @@ class TarOrigin:
                 attributes = self._attributes(info, kind, at)
                 self._inventory.root(volume_name, self._item(0, b"", kind, info, attributes))
                 self._keep_attributes(ROOT_FOLDER, attributes)
+            else:
+                self._inventory.problem(NAMELESS, f"member {at!r}")
             return
         if too_deep(len(parts) - (kind != stat.S_IFDIR), at, self._inventory):
             return

@@ -194,3 +194,12 @@ def test_depths(run, tmp_path: Path) -> None:
         assert said.err.count("\n") == 2
         assert f"1 folders that stand more than {MOST_DEPTH - 1} deep" in said.err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "./."])
+def test_a_member_without_a_name(run, tmp_path: Path, name: str) -> None:
+    tar = made(tmp_path / "it.tar", (member("file"), b""), (member(name), b"contents"))
+    said = run("create", tar, tmp_path / "out")
+    assert said.code == 65
+    assert f"member {name!r}: members that are no folder and have no name" in said.err
+    assert not (tmp_path / "out").exists()
