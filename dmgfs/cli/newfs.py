@@ -47,10 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-J", dest="journal", metavar="SIZE", nargs="?", const="", help="with a journal (512K, from 128M on 8M)"
     )
-    parser.add_argument(
-        "-U", dest="uid", metavar="UID", type=int, default=os.getuid(), help="owner of the root folder"
-    )
-    parser.add_argument("-G", dest="gid", metavar="GID", type=int, default=os.getgid(), help="its group")
+    parser.add_argument("-U", dest="uid", metavar="UID", default=str(os.getuid()), help="owner of the root folder")
+    parser.add_argument("-G", dest="gid", metavar="GID", default=str(os.getgid()), help="its group")
     parser.add_argument("-M", dest="mode", metavar="MODE", default="755", help="its permissions, octal (default 755)")
     parser.add_argument("-i", dest="first", metavar="N", type=int, default=16, help="number of the first object (16)")
     parser.add_argument(
@@ -84,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _volume(args: argparse.Namespace, inventory: "Inventory", settings: "Settings") -> "NewVolume":
-    from dmgfs.cli.options import octal
+    from dmgfs.cli.options import identity, octal
     from dmgfs.gathering.translation import Left, disk_name
     from dmgfs.hfsplus_writer.inventory import Item
     from dmgfs.hfsplus_writer.volume import write_volume
@@ -92,8 +90,10 @@ def _volume(args: argparse.Namespace, inventory: "Inventory", settings: "Setting
     name = disk_name(os.fsencode(args.name), Left())
     if isinstance(name, str) or "/" in args.name:
         raise _wrong(f"-v {args.name}: cannot be the name of a volume")
-    mode = _converted("-M", args.mode, octal)
-    inventory.root(name, Item(0, b"", stat.S_IFDIR | mode, args.uid, args.gid, settings.created))
+    mode = _converted("-M", args.mode, octal, "write permissions in octal, from 0 to 777")
+    wanted = "write a number from 0 to 4294967295"
+    uid, gid = _converted("-U", args.uid, identity, wanted), _converted("-G", args.gid, identity, wanted)
+    inventory.root(name, Item(0, b"", stat.S_IFDIR | mode, uid, gid, settings.created))
     return write_volume(inventory, _NoContents(), settings)
 
 
@@ -121,8 +121,11 @@ def _settings(args: argparse.Namespace, size: int) -> "Settings":
     share = min(max(size // SHARE, LEAST_TREE), MOST_TREE)
     told = _list("-c", args.clumps, "acedr")
     clumps = dict.fromkeys("ace", share) | {letter: blocks * block for letter, blocks in told.items()}
+    for letter in sorted(told.keys() & set("dr")):
+        if clumps[letter] >= 1 << 32:
+            raise _wrong(f"-c {args.clumps}: {letter}={told[letter]} blocks are 4 GiB or more")
     if args.first < 16 or args.first >= 1 << 31:
-        raise _wrong(f"-i {args.first}: numbers begin at 16")
+        raise _wrong(f"-i {args.first}: numbers begin at 16 and end at {(1 << 31) - 1}")
     journal = 0 if args.journal is None else _converted("-J", args.journal, parse_size) if args.journal else None
     if journal is not None and journal % 512 + (0 < journal < 512 << 10):
         raise _wrong(f"-J {args.journal}: a journal has 512K at least, in whole sectors")
@@ -154,11 +157,11 @@ def _list(option: str, text: str, letters: str) -> dict[str, int]:
     return found
 
 
-def _converted(option: str, text: str, conversion: Callable[[str], int]) -> int:
+def _converted(option: str, text: str, conversion: Callable[[str], int], wanted: str = "") -> int:
     try:
         return conversion(text)
     except ValueError as error:
-        raise _wrong(f"{option} {text}: {error}") from None
+        raise _wrong(f"{option} {text}: {wanted or error}") from None
 
 
 def _wrong(why: str) -> "Exception":

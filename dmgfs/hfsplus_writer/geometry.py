@@ -10,6 +10,9 @@ from dmgfs.errors import Unwritable
 from dmgfs.hfsplus.structs import HEADER_OFFSET, HEADER_SIZE
 
 MOST_BLOCKS = (1 << 32) - 2
+MOST_CLUMP = 2 << 30
+"""Bytes: whole blocks and nodes of any size, and the field has 32 bits."""
+
 LEAST_VOLUME = 512 << 10
 """Bytes; macOS makes none that is smaller."""
 
@@ -65,7 +68,7 @@ class Geometry(NamedTuple):
 
 def clump_of(size: int, total: int, block_size: int) -> int:
     """As much as the file has, but fsck takes more than a quarter of the volume for damage. total: blocks."""
-    return min(size, total // 4 * block_size)
+    return min(size, total // 4 * block_size, MOST_CLUMP)
 
 
 def blocks_of(size: int, block_size: int) -> int:

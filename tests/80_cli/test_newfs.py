@@ -78,6 +78,12 @@ def test_a_file_that_is_there(run, tmp_path: Path) -> None:
     assert run("newfs", tmp_path / "missing").code == 66
 
 
+def test_a_tree_of_more_than_a_clump_can_be(run, tmp_path: Path) -> None:
+    said = run("newfs", "-N", tmp_path / "file", "--size", "2T", "-c", "c=1100000")
+    assert said.code == 0
+    assert b"catalog tree    4505600000\n" in said.out
+
+
 def test_only_saying(run, tmp_path: Path) -> None:
     said = run("newfs", "-N", tmp_path / "file", "--size", "10M", "-J")
     assert said.code == 0
@@ -98,7 +104,17 @@ def test_only_saying(run, tmp_path: Path) -> None:
         (("--size", "1M", "-n", "x=512"), 64, "write LETTER=NUMBER"),
         (("--size", "1M", "-c", "c=0"), 64, "write LETTER=NUMBER"),
         (("--size", "1M", "-i", "3"), 64, "numbers begin at 16"),
-        (("--size", "1M", "-M", "rwx"), 64, "-M rwx"),
+        (("--size", "1M", "-M", "rwx"), 64, "-M rwx: write permissions in octal"),
+        (("--size", "1M", "-M", "999"), 64, "-M 999: write permissions in octal"),
+        (("--size", "1M", "-M", "7777777"), 64, "-M 7777777: write permissions in octal, from 0 to 777"),
+        (("--size", "1M", "-U", "-1"), 64, "-U -1: write a number from 0 to 4294967295"),
+        (("--size", "1M", "-G", "-1"), 64, "-G -1: write a number"),
+        (("--size", "1M", "-U", "99999999999"), 64, "-U 99999999999: write a number"),
+        (("--size", "1M", "-U", "root"), 64, "-U root: write a number"),
+        (("--size", "1M", "-c", "d=99999999999"), 64, "-c d=99999999999: d=99999999999 blocks are 4 GiB or more"),
+        (("--size", "1M", "-c", "c=99999999999"), 65, "too small"),
+        (("--size", "1M", "-c", "r=1048576"), 64, "4 GiB or more"),
+        (("--size", "1M", "-i", "2147483648"), 64, "numbers begin at 16 and end at 2147483647"),
         (("--size", "1M", "-J", "600"), 64, "a journal has 512K"),
         (("--size", "1M", "-v", ""), 64, "cannot be the name"),
     ],
