@@ -92,7 +92,8 @@ def _create(args: argparse.Namespace) -> int:
 
     created, latest = epoch()
     args.size = None if args.size is None else _size(args.size)
-    size = None if args.size is None else args.size - overhead(args.layout)
+    around = overhead(args.layout)
+    size = None if args.size is None else args.size - around
     name = _volume_name(args)
     require_apart(args.output, _inputs(args))
     inventory = Inventory(case_sensitive=args.fs == "hfsx")
@@ -102,7 +103,8 @@ def _create(args: argparse.Namespace) -> int:
     try:
         origin.gather(name)
         _order(args, inventory)
-        settings = Settings(hfsx=args.fs == "hfsx", created=created, size=size, journal=None if args.journal else 0)
+        journal = None if args.journal else 0
+        settings = Settings(hfsx=args.fs == "hfsx", created=created, size=size, around=around, journal=journal)
         volume = write_volume(
             inventory, origin, settings, settled=lambda: saved.append(_compress(args, inventory, origin))
         )
@@ -249,6 +251,8 @@ def _volume_name(args: argparse.Namespace) -> bytes:
         name = os.path.basename(path)
         told = (name if os.path.isdir(path) else re.sub(r"\.(tar(\.\w+)?|t[gbx]z)$", "", name)) or "untitled"
         told = "untitled" if args.image == "-" else told
+    if not told:
+        raise WrongUsage("--volname: a volume has a name of one character at least")
     stored = disk_name(os.fsencode(told), Left())
     if isinstance(stored, str) or "/" in told:
         why = stored if isinstance(stored, str) else "names with /"

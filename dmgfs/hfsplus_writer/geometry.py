@@ -75,12 +75,14 @@ def blocks_of(size: int, block_size: int) -> int:
     return -(-size // block_size)
 
 
-def lay_out(needs: Needs, block_size: int, size: int | None) -> Geometry:
-    """The volume of `size` bytes (whole blocks of them), or the smallest in which everything fits. Raises Unwritable."""
+def lay_out(needs: Needs, block_size: int, size: int | None, around: int = 0) -> Geometry:
+    """The volume of `size` bytes (whole blocks of them), or the smallest in which everything fits. around: bytes of a disk
+    that are not volume, for the message. Raises Unwritable."""
     least = _smallest(needs, block_size)
     total = least if size is None else size // block_size
     if total < least:
-        raise Unwritable(f"a volume of {size} bytes is too small: at least {least * block_size} are needed")
+        what, told = ("disk" if around else "volume"), 0 if size is None else size + around
+        raise Unwritable(f"a {what} of {told} bytes is too small: at least {least * block_size + around} are needed")
     if total > MOST_BLOCKS:
         raise Unwritable(
             f"{total} blocks of {block_size} bytes are more than HFS+ can count; larger blocks or less is needed"

@@ -41,12 +41,14 @@ _REGULAR = 0o100000
 
 class Settings(NamedTuple):
     """hfsx: the kind (what tells case apart is the inventory's). created: Unix seconds. size: bytes of the volume, None:
-    the least. journal: bytes, 0: none, None: what suits the size. *_node, *_bytes: of the trees: size of a node, and
-    how large its file is at least. *_clump: what forks grow by."""
+    the least. around: bytes of the disk that are not volume, for messages. journal: bytes, 0: none, None: what suits the
+    size. *_node, *_bytes: of the trees: size of a node, and how large its file is at least. *_clump: what forks grow
+    by."""
 
     hfsx: bool
     created: int
     size: int | None = None
+    around: int = 0
     journal: int | None = 0
     block_size: int = BLOCK_SIZE
     catalog_node: int = 8192
@@ -106,7 +108,7 @@ def write_volume(
         journal=journal,
         contents=blocks,
     )
-    geometry = lay_out(needs, block_size, settings.size)
+    geometry = lay_out(needs, block_size, settings.size, settings.around)
     if journaled:
         _place_journal_files(inventory, geometry)
     base = geometry.contents.start

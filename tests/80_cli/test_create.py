@@ -146,11 +146,13 @@ def test_owners_and_names(run, tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (("--size", "1M"), 65, "a volume of 1011200 bytes is too small: at least"),
+        (("--size", "1M"), 65, "a disk of 1048576 bytes is too small: at least"),
+        (("--size", "10"), 65, "a disk of 10 bytes is too small: at least"),
+        (("--size", "10", "--layout", "none"), 65, "a volume of 10 bytes is too small: at least"),
         (("--size", "much"), 64, "'much' is no size"),
         (("--owners", "me"), 64, "--owners me: write on"),
         (("--owners", "off"), 64, "--owners off: write on or UID:GID"),
-        (("--volname", ""), 64, "cannot be a volume's"),
+        (("--volname", ""), 64, "--volname: a volume has a name of one character at least"),
         (("--volname", "a/b"), 64, "cannot be a volume's"),
         (("--format", "udro", "--level", "3"), 64, "no levels"),
         (("--chunk", "1"), 64, "a chunk has"),
