@@ -16,7 +16,7 @@ from dmgfs.hfsplus_writer.inventory import (
     Inventory,
     name_fits,
 )
-from dmgfs.lower import LINUX_NAMESPACES, PRIVATE_PREFIX
+from dmgfs.lower import LINUX_NAMESPACES, PRIVATE_PREFIX, XATTR_VALUE_MAX
 from dmgfs.names import TO_DISK, TO_LINUX
 from dmgfs.volume import MOST_DEPTH
 
@@ -143,6 +143,10 @@ class Attributes:
             if stat.S_ISREG(mode) and self.finder[:8] in _FALSE_LINKS:
                 inventory.problem(FALSE_LINK, place)
         elif text != RESOURCE_FORK:
+            if len(value) > XATTR_VALUE_MAX:
+                left.note(
+                    "some extended attributes have more than 64 KiB: the volume has them, a mount on Linux cannot show them"
+                )
             self.named.append((text, value))
         elif stat.S_ISREG(mode):
             if value:

@@ -184,3 +184,22 @@ def test_attributes_as_libarchive_writes_them(run, tmp_path: Path) -> None:
         assert file is not None
         attributes = volume.attributes(file)
         assert {name: bytes(attributes[name].read(0, 7)) for name in attributes} == {"my name": b"\0\xffvalue"}
+
+
+def test_an_attribute_that_linux_cannot_show(run, tmp_path: Path) -> None:
+    finder = bytes(range(1, 33))
+    values = {"large": b"x" * ((64 << 10) + 1), "com.apple.FinderInfo": finder}
+    headers = {f"SCHILY.xattr.user.{name}": value.decode() for name, value in values.items()}
+    tar = made(tmp_path / "it.tar", (member("file", pax_headers=headers), b""), kind=tarfile.PAX_FORMAT)
+    said = run("create", tar, tmp_path / "out")
+    assert said.code == 0
+    assert said.err == (
+        f"dmgfs: {tar}: note: some extended attributes have more than 64 KiB: the volume has them, a mount on Linux cannot"
+        " show them\n"
+    )
+    with open_image(tmp_path / "out") as image:
+        volume = image.volume()
+        file = volume.find(2, "file")
+        assert file is not None
+        assert volume.attributes(file)["large"].size == (64 << 10) + 1
+        assert file.finder_info == finder
