@@ -11,6 +11,7 @@ from typing import Any
 from dmgfs.cli.network import add_network_options, is_url, network_of
 from dmgfs.cli.passphrase import add_passphrase_options
 from dmgfs.cli.report import JsonList, human, print_json, printable
+from dmgfs.cli.stopping import stopped_by_signals
 from dmgfs.cli.target import open_as_told, size
 from dmgfs.errors import Unsupported
 
@@ -68,8 +69,9 @@ def _delta(args: argparse.Namespace) -> int:
 
     if is_url(args.image) or is_url(args.other):
         raise Unsupported("a delta of an image behind a URL", "fetch it first")
-    require_apart(args.output, (args.image, args.other))
-    made = make_delta(args.image, args.other, args.output, replace=args.force)
+    with stopped_by_signals():
+        require_apart(args.output, (args.image, args.other))
+        made = make_delta(args.image, args.other, args.output, replace=args.force)
     if args.json:
         print_json({"delta": args.output, "size": made.size, "copied": made.copied, "new": made.new})
     else:

@@ -3,7 +3,11 @@
 import json
 import os
 import random
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +130,19 @@ def test_damaged_deltas(run, tmp_path: Path) -> None:
             assert (tmp_path / "out").read_bytes() == new.read_bytes()
             (tmp_path / "out").unlink()
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_part_of_a_delta(tmp_path: Path, number: signal.Signals) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(random.randbytes(24 << 20))
+    command = [sys.executable, "-m", "dmgfs", "diff", tmp_path / "old", tmp_path / "new", "--delta", tmp_path / "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not list(tmp_path.glob(".dmgfs-*")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert process.stderr.read() == ""
+    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
