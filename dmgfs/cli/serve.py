@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "serve the disk in an image to NBD clients"
 
-USAGE, UNAVAILABLE, IN_USE = 64, 69, 75
+USAGE, UNAVAILABLE, CANNOT_CREATE, IN_USE = 64, 69, 73, 75
 
 CACHE_BYTES = 64 << 20
 LIMIT = 32
@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return say(f"serve: {error.filename}: {error.strerror}; somebody listens there", IN_USE)
-        return say(f"serve: {error.filename}: {error.strerror}", code_of(error))
+        code = CANNOT_CREATE if isinstance(error, FileExistsError) else code_of(error)
+        return say(f"serve: {error.filename}: {error.strerror}", code)
     where = uri(address, listening, tls=any(option == "--tls=require" for option in options))
     return start(program, options, listening.detach(), settings, where, foreground=args.foreground)
 

@@ -102,7 +102,11 @@ def _listen_unix(path: str) -> socket.socket:
         try:
             listening.bind(path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "it is there and is no socket; name another path") from None
+            if not _is_left_over(path):
                 raise
             os.unlink(path)
             listening.bind(path)
@@ -114,9 +118,7 @@ def _listen_unix(path: str) -> socket.socket:
 
 
 def _is_left_over(path: str) -> bool:
-    """Whether it is a socket on which nobody answers."""
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return False
+    """Whether nobody answers on the socket."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         return asking.connect_ex(path) == errno.ECONNREFUSED

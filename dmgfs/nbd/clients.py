@@ -88,7 +88,8 @@ class Connection:
 class Clients:
     """base: the disk. exports: by name, the first is for clients that name none. store_of: opens the shadow of a client
     (SHARED: the one of all), None where there is no shadow. named: clients say who they are, as the first part of the
-    export's name. private: each connection has a shadow of its own. second: see `Settings`."""
+    export's name. private: each connection has a shadow of its own. second: see `Settings`.
+    shadow: what the one of all is called."""
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class Clients:
         private: bool = False,
         read_only: bool = False,
         second: str = "refuse",
+        shadow: str = "in memory",
     ) -> None:
         self._base = base
         self._exports = exports
@@ -108,6 +110,7 @@ class Clients:
         self._private = private
         self._read_only = read_only
         self._second = second
+        self._shadow = shadow
         self._seats: dict[Hashable, Seat] = {}
         self._lock = threading.Condition()
         if store_of is not None and not named and not private:
@@ -138,8 +141,8 @@ class Clients:
                 seat = self._seats[key] = Seat(self._opened(client))
             if writable and seat.writer is not None:
                 if self._second == "refuse":
-                    whose = f"of {client} " if client else ""
-                    raise Refused(f"the shadow {whose}has a writer already; one client at a time may write")
+                    whose = f"of {client}" if client else self._shadow
+                    raise Refused(f"the shadow {whose} has a writer already; one client at a time may write")
                 writable = self._second == "take-over"
             connection = Connection(self._base, view, seat, key, writable=writable)
             seat.users += 1

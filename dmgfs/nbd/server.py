@@ -123,6 +123,7 @@ def get_ready() -> None:
         private=settings.per_client,
         read_only=settings.read_only,
         second=settings.second,
+        shadow=settings.where or "in memory",
     )
 
 
