@@ -147,7 +147,7 @@ def read_changed(state: State, facts: Facts, ino: int, offset: int, length: int)
             skip = start - (run.page << PAGE_BITS)
             view = state.store.view_now(run.slot, run.length)
             if view is None:
-                facts.warm(state.store.view, run.slot, run.length)
+                facts.warm(state.store.warm, run.slot, run.length)
                 view = state.store.view(run.slot, run.length)
             parts.append(view[skip : skip + stop - start])
             continue

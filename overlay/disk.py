@@ -27,7 +27,9 @@ if _FALLOCATE is not None:
 
 
 class Disk(Protocol):
-    """Offsets and sizes in bytes."""
+    """Offsets and sizes in bytes. path: what it is called."""
+
+    path: str
 
     @property
     def size(self) -> int: ...

@@ -13,6 +13,7 @@ Rules that hold here:
 - a checkpoint writes the whole tree as a new log and then the other superblock, waiting for nothing: until the next sync
   the old log stays, and a new one that did not make it to the medium whole does not count;
 - when the medium fails a sync, nothing it holds is known any more: the store refuses changes from then on;
+- a page that is not what was written (a damaged medium) is EIO, never other bytes: each has its checksum in the log;
 - room for the log is reserved ahead, so that what frees space never fails for want of it.
 """
 
@@ -45,7 +46,7 @@ from overlay.superblock import (
     superblocks,
 )
 from overlay.tree import Tree
-from overlay.verify import wrong_pages
+from overlay.verify import require_written, wrong_pages
 from overlay.vfs import Buffer
 
 SEGMENT_SLOTS = 64
@@ -313,12 +314,19 @@ class FileStore:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def view(self, slot: int, count: int) -> Buffer:
-        return self._disk.read(slot * PAGE, count * PAGE)
+        return self._written(self._disk.read(slot * PAGE, count * PAGE), slot)
+
+    def _written(self, data: Buffer, slot: int) -> Buffer:
+        return require_written(data, slot, self._space.sums, self._disk.path)
 
     copy = view
 
     def view_now(self, slot: int, count: int) -> Buffer | None:
-        return self._disk.read_now(slot * PAGE, count * PAGE)
+        data = self._disk.read_now(slot * PAGE, count * PAGE)
+        return None if data is None else self._written(data, slot)
+
+    def warm(self, slot: int, count: int) -> None:
+        self._disk.read(slot * PAGE, count * PAGE)
 
     def verify(self) -> list[str]:
         """Reads every page that is in use; one sentence per inode whose bytes are not those that were written."""

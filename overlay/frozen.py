@@ -44,6 +44,9 @@ class Reader:
 
     copy = view
 
+    def warm(self, slot: int, count: int) -> None:
+        """`view` never has to wait."""
+
     def free(self, runs: Sequence[Run]) -> None:
         return None
 

@@ -1,4 +1,7 @@
-"""The bytes of a change into slots of a shadow file: always free ones, near the page before if that can be."""
+"""The bytes of a change into slots of a shadow file: always free ones, near the page before if that can be.
+
+Rule: of a page that is written in part the rest must be what was written before (EIO), or its new checksum would hide
+damage."""
 
 import zlib
 
@@ -9,6 +12,7 @@ from overlay.records import Placed
 from overlay.slots import Extent
 from overlay.space import Space
 from overlay.tree import Tree
+from overlay.verify import require_written
 
 _EMPTY = PageMap()
 
@@ -34,7 +38,8 @@ def write_pages(disk: Disk, space: Space, tree: Tree, change: Change, taken: lis
         if isinstance(item, Fill):
             view = memoryview(item.data)
         else:
-            page = bytearray(disk.read(pages[item.page] * PAGE, PAGE))
+            slot = pages[item.page]
+            page = bytearray(require_written(disk.read(slot * PAGE, PAGE), slot, space.sums, disk.path))
             page[item.start : item.start + len(item.data)] = item.data
             view = memoryview(page)
         number = item.page

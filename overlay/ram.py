@@ -127,6 +127,9 @@ class RamStore:
 
     view_now = view
 
+    def warm(self, slot: int, count: int) -> None:
+        """Memory is warm."""
+
     def copy(self, slot: int, count: int) -> Buffer:
         return self.arena.view(slot, count)  # a page that a frozen copy has stays as it is
 

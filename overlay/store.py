@@ -54,11 +54,16 @@ class Store(Protocol):
         ...
 
     def view(self, slot: int, count: int) -> Buffer:
-        """The bytes of `count` slots in a row, good until the next commit. May wait for a disk."""
+        """The bytes of `count` slots in a row, good until the next commit. May wait for a disk. Raises OSError(EIO) where
+        they are not what was written."""
         ...
 
     def view_now(self, slot: int, count: int) -> Buffer | None:
         """The same, or None where it would have to wait."""
+        ...
+
+    def warm(self, slot: int, count: int) -> None:
+        """Waits for these slots, so that `view_now` need not. In any thread: who has them meanwhile does not matter."""
         ...
 
     def copy(self, slot: int, count: int) -> Buffer:

@@ -1,11 +1,23 @@
 """Whether the pages of a shadow file still hold what was written."""
 
+import errno
 import zlib
 from collections.abc import Sequence
 
 from overlay.disk import Disk
 from overlay.history import History
 from overlay.pages import PAGE, is_stored
+from overlay.vfs import Buffer
+
+
+def require_written(data: Buffer, slot: int, sums: Sequence[int], path: str) -> Buffer:
+    """`data`, which the file has from `slot` on; OSError(EIO) if a page of it is not what was written."""
+    view = memoryview(data)
+    for at in range(0, len(view), PAGE):
+        if zlib.crc32(view[at : at + PAGE]) != sums[slot + at // PAGE]:
+            where = f"the page at {slot * PAGE + at:#x} does not match its checksum"
+            raise OSError(errno.EIO, f"{where}: the shadow file is damaged; `dmgfs shadow check` says how much", path)
+    return data
 
 
 def wrong_pages(disk: Disk, sums: Sequence[int], history: History) -> list[str]:

@@ -102,8 +102,12 @@ def _look_through(shadow: str, image: "Image") -> "BlockShadow":
     from overlay.file import FileStore
 
     store = FileStore.open_file(shadow, disk_identity(image), read_only=True)
-    image.disk = seen = BlockShadow(image.disk, store)
-    image.map = read_map(seen)
+    try:
+        image.disk = seen = BlockShadow(image.disk, store)
+        image.map = read_map(seen)
+    except BaseException:
+        store.close()  # damaged, perhaps
+        raise
     return seen
 
 

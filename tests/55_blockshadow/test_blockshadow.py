@@ -20,6 +20,7 @@ from dmgfs.partitions import Partition
 from dmgfs.source import Buffer, MemorySource, Run, RunSource
 from overlay.errors import ShadowBase
 from overlay.file import FileStore
+from overlay.pages import PAGE
 from overlay.ram import RamStore
 from overlay.vfs import run
 
@@ -353,3 +354,26 @@ def test_it_is_a_source_like_any_other():
     with pytest.raises(OutOfRange):
         shadow.write(9_999, b"ab")
     assert shadow.read(9_999, 1) == b"\0"
+
+
+def test_a_page_that_is_not_what_was_written_is_an_error_and_no_other_bytes(tmp_path):
+    path = tmp_path / "shadow"
+    written = random.Random(2).randbytes(SIZE)
+    shadow = BlockShadow(MemorySource(ORIGINAL), FileStore.open_file(path, BASE))
+    shadow.write(0, written)
+    shadow.close()
+    at = path.read_bytes().index(written[2 * PAGE : 3 * PAGE])
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes(PAGE))
+    shadow = BlockShadow(MemorySource(ORIGINAL), FileStore.open_file(path, BASE))
+    for offset, length in ((2 * PAGE, 1), (0, SIZE), (3 * PAGE - 1, 2)):
+        with pytest.raises(OSError, match=rf"page at {at:#x} does not match its checksum.*shadow check") as caught:
+            shadow.read(offset, length)
+        assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
+    assert shadow.read(0, 2 * PAGE) == written[: 2 * PAGE]
+    assert shadow.read(3 * PAGE, SIZE - 3 * PAGE) == written[3 * PAGE :]
+    assert errno_of(shadow.write, 2 * PAGE + 100, b"a part of it") == errno.EIO
+    shadow.write(2 * PAGE, b"all of it".ljust(PAGE))
+    assert shadow.read(0, SIZE) == written[: 2 * PAGE] + b"all of it".ljust(PAGE) + written[3 * PAGE :]
+    shadow.close()

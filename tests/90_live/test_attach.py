@@ -161,3 +161,30 @@ def test_a_file_system_in_a_loop_device(place, tmp_path):
 @pytest.mark.parametrize("wrong", ["ram://", "ram://1M", "ram://0"])
 def test_wrong_sizes_are_refused(wrong, place):
     assert here("attach", wrong, place).code == 64
+
+
+def test_damage_in_a_shadow_is_eio_of_what_is_read_there_and_a_line(disk, raw, place, tmp_path):
+    shadow, log = tmp_path / "shadow", tmp_path / "log"
+    written = random.Random(3).randbytes(64 << 10)
+    attach(disk, place, "--shadow", shadow)
+    with (place / "disk").open("r+b") as file:
+        file.write(written)
+    detach(place)
+    at = shadow.read_bytes().index(written[8 * 4096 : 9 * 4096])
+    with shadow.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes(4096))
+    ended = here("convert", disk, tmp_path / "out", "--shadow", shadow)
+    assert (ended.code, ended.err.count("\n")) == (74, 1)
+    assert f"{shadow}: the page at {at:#x} does not match its checksum" in ended.err
+    assert not (tmp_path / "out").exists()
+    attach(disk, place, "--shadow", shadow, "--log", log)
+    file = os.open(place / "disk", os.O_RDONLY)
+    try:
+        assert errno_of(os.pread, file, 4096, 8 * 4096) == errno.EIO
+        assert os.pread(file, 4096, 0) == written[:4096]
+        assert os.pread(file, 4096, 9 * 4096) == written[9 * 4096 : 10 * 4096]
+    finally:
+        os.close(file)
+    detach(place)
+    assert f"the page at {at:#x} does not match its checksum" in log.read_text()

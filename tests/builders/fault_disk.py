@@ -24,6 +24,7 @@ class FaultDisk:
     """limit: bytes that the medium has. fail_after: so many more writes work, the next one stops in the middle."""
 
     def __init__(self, data: bytes = b"", limit: int = 1 << 40) -> None:
+        self.path = "fault disk"
         self.data = bytearray(data)
         self.events: list[Event] = []
         self.limit = limit
