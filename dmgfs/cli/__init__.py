@@ -90,6 +90,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 )
 """The first line that fits an exception gives its code."""
 
+_CANNOT_CREATE = (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Of the file that a verb writes these say CANNOT_CREATE."""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with our exit code for wrong usage, and messages in our form."""
@@ -162,7 +165,7 @@ def fail(image: str | None, error: BaseException, output: str | None = None) -> 
         text = error.strerror if about in ("", image) else f"{about}: {error.strerror}"
         if about and about == output:
             subject, text = f"{output}: ", error.strerror
-            code = CANNOT_CREATE if isinstance(error, FileExistsError) else code
+            code = CANNOT_CREATE if isinstance(error, _CANNOT_CREATE) else code
     elif isinstance(error, MemoryError):
         text = str(error) or "out of memory"
     print(printable(f"dmgfs: {subject}{text}"), file=sys.stderr)

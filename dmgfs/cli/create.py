@@ -126,6 +126,8 @@ def _inputs(args: argparse.Namespace) -> list[str]:
     inputs = [path for path in (args.playlist, args.playlist_image) if path is not None]
     folder = os.path.dirname(args.output) or "."
     there = args.image != "-" and os.path.exists(args.image) and os.path.exists(folder)
+    if args.image == "-":
+        inputs.append("/dev/stdin")
     if there and not (args.one_file_system and os.stat(folder).st_dev != os.stat(args.image).st_dev):
         inputs.append(args.image)
     return inputs

@@ -21,7 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", help="what to copy, with its path (default: everything)")
     parser.add_argument("-C", dest="directory", metavar="DIR", default=".", help="where to (default: here)")
-    parser.add_argument("--tar", metavar="FILE", help="write a tar archive instead; - is standard output")
+    parser.add_argument(
+        "--tar", dest="output", metavar="FILE", help="write a tar archive instead; - is standard output"
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
     parser.add_argument("--no-owners", action="store_true", help="the files belong to whoever extracts them")
     parser.add_argument("--no-xattrs", action="store_true", help="leave extended attributes out")
@@ -29,12 +31,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.tar == "-" and sys.stdout.isatty():
+    if args.output == "-" and sys.stdout.isatty():
         print("dmgfs: a tar archive does not belong on a terminal; redirect it or name a file", file=sys.stderr)
         return 64
     with open_target(args) as image:
         tree = open_tree(image, args)
         tops = [tree.find(path) for path in args.paths] or [tree.root()]
+        if args.output not in (None, "-"):
+            from dmgfs.cli.destination import files_of, require_apart
+
+            require_apart(args.output, files_of(image))
         with _sink(tree, args) as sink:
             progress = Progress(args.progress, "extract")
             if progress.wanted:
@@ -48,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _sink(tree: Tree, args: argparse.Namespace) -> "Sink":
     owners = os.geteuid() == 0 and not args.no_owners
-    if args.tar is None:
+    if args.output is None:
         from dmgfs.cli.unpack import FolderSink
 
         return FolderSink(tree, args.directory, owners=owners, xattrs=not args.no_xattrs, force=args.force)
     from dmgfs.cli.tarstream import TarSink
 
-    to_file = args.tar != "-"
-    output = open(args.tar, "wb") if to_file else sys.stdout.buffer  # noqa: SIM115
+    to_file = args.output != "-"
+    output = open(args.output, "wb") if to_file else sys.stdout.buffer  # noqa: SIM115
     return TarSink(tree, output, close=to_file, owners=not args.no_owners, xattrs=not args.no_xattrs)
 
 

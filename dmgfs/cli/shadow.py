@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     layer = verb("export", "write the changes as a layer for container tools")
     layer.add_argument("where", metavar="MOUNTPOINT|FILE")
     add_offline_options(layer)
-    layer.add_argument("--tar", metavar="FILE|-", required=True, help="where to; - is standard output")
+    layer.add_argument("--tar", dest="output", metavar="FILE|-", required=True, help="where to; - is standard output")
     save = verb("save", "copy the changes of a live mount into a new shadow file")
     save.add_argument("mountpoint", metavar="MOUNTPOINT")
     save.add_argument("file", metavar="FILE")
@@ -224,8 +224,8 @@ def _export(args: argparse.Namespace) -> int:
 
         mount = require(args.where)
         with _tar(args) as file:
-            if args.tar != "-":
-                _require_elsewhere(file, mount.device, args.tar)
+            if args.output != "-":
+                _require_elsewhere(file, mount.device, args.output)
             sockets = ask(mount.path, "export", [file], seconds=None, snapshot=args.snapshot)["sockets"]
     if sockets:
         print(f"dmgfs: {sockets} sockets were left out, tar cannot hold them", file=sys.stderr)
@@ -235,11 +235,15 @@ def _export(args: argparse.Namespace) -> int:
 @contextmanager
 def _tar(args: argparse.Namespace) -> Iterator[int]:
     """Where the layer goes."""
-    if args.tar == "-":
+    if args.output == "-":
         sys.stdout.flush()
         file = os.dup(sys.stdout.fileno())
     else:
-        file = os.open(args.tar, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        from dmgfs.cli.destination import require_apart
+
+        inputs = [args.where] if is_file(args.where) else []
+        require_apart(args.output, [*inputs, *args.shadow_ro, *([args.image] if args.image is not None else [])])
+        file = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         yield file
     finally:

@@ -388,8 +388,10 @@ def test_nothing_that_is_read_is_replaced(run, tmp_path: Path, kind: str) -> Non
         if kind != "itself":
             out = tmp_path / f"other {path.name}"
             (os.symlink if kind == "link" else os.link)(path, out)
-        said = run("commit", shadow, out, "--image", image, "--shadow-ro", layer, "--owners", "on", "--force")
-        assert (said.code, said.err.count("\n")) == (73, 1)
-        assert said.err.startswith(f"dmgfs: {out}: it is an input")
+        over = ("--image", image, "--shadow-ro", layer, "--owners", "on")
+        for words in (("commit", shadow, out, "--force"), ("shadow", "export", shadow, "--tar", out)):
+            said = run(*words, *over)
+            assert (said.code, said.err.count("\n")) == (73, 1)
+            assert said.err.startswith(f"dmgfs: {out}: it is an input")
     assert [path.read_bytes() for path in (image, layer, shadow)] == before
     assert not list(tmp_path.glob(".dmgfs-*"))

@@ -4,6 +4,8 @@ said of it. (commit: test_commit.py; live mounts: 90_live/test_commit.py.)"""
 import fcntl
 import os
 import random
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -80,6 +82,23 @@ def test_create_replaces_nothing_that_it_reads(run, tmp_path: Path, kind: str) -
     assert run("create", tree, tmp_path / "out.dmg").code == 0
 
 
+def test_an_archive_is_not_written_over_what_it_is_made_of(run, rich: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(rich.read_bytes())
+    for kind in NAMES:
+        out = named(image, kind)
+        require_refused(run("extract", image, "--tar", out), out)
+    assert image.read_bytes() == rich.read_bytes()
+    archive = tmp_path / "in.tar"
+    tarfile.open(archive, "w").close()
+    before = archive.read_bytes()
+    with archive.open("rb") as file:
+        command = [sys.executable, "-m", "dmgfs", "create", "-", archive, "--force"]
+        said = subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr.count("\n")) == (73, 1)
+    assert archive.read_bytes() == before
+
+
 def test_a_shadow_that_somebody_has_open_stays(run, pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
     old, _, delta = pair
     out = tmp_path / "shadow"
@@ -105,5 +124,5 @@ def test_what_is_wrong_with_the_destination_is_said_of_it(run, pair: tuple[Path,
         said = run(*words(there))
         assert (said.code, said.err) == (73, f"dmgfs: {there}: File exists; --force replaces it\n")
         said = run(*words(nowhere))
-        assert (said.code, said.err) == (66, f"dmgfs: {nowhere}: No such file or directory\n")
+        assert (said.code, said.err) == (73, f"dmgfs: {nowhere}: No such file or directory\n")
     assert there.read_text() == "mine"
