@@ -13,6 +13,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zlib
@@ -27,13 +28,12 @@ _RECORD = 512
 _MOST_HEADER = 64 << 20
 """Bytes of an extended header or of a long name."""
 
-_EXTENSIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_MOST_HEADERS = 100
+"""Of one member; tarfile goes one call deeper with each."""
+
+_LENGTH = re.compile(rb"([0-9]{1,9}) ")
 _NoHeader, _EndMark = cast(Any, tarfile).EmptyHeaderError, cast(Any, tarfile).EOFHeaderError
 
 _BROKEN = (TarError, ValueError, IndexError, OverflowError)
@@ -57,7 +57,7 @@ class _Member(TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
-        if member.size < 0 or (member.type in _EXTENSIONS and member.size > _MOST_HEADER):
+        if member.size < 0 or (member.type in _EXTENDED + _LONG and member.size > _MOST_HEADER):
             raise HeaderError(f"a size of {member.size} bytes")
         return member
 
@@ -79,13 +79,60 @@ class _Member(TarInfo):
         except HeaderError as error:
             raise archive.bad_header(str(error)) from None
 
+    def _proc_member(self, tarfile: TarFile) -> Any:
+        """tarfile lets a subclass do this. It passes over a damaged record of an extended header, and all behind it."""
+        archive = cast(Archive, tarfile)
+        file = archive.fileobj
+        if self.type in _EXTENDED:
+            body = file.read(-(-self.size // _RECORD) * _RECORD)
+            if not _are_records(body[: self.size]):
+                raise HeaderError("damaged extended header")
+            archive.fileobj = cast(Any, _Twice(body, file))
+        archive.headers += 1
+        try:
+            if archive.headers > _MOST_HEADERS:
+                raise HeaderError(f"more than {_MOST_HEADERS} headers of one member")
+            return cast(Any, super())._proc_member(archive)
+        finally:
+            archive.headers -= 1
+            archive.fileobj = file
+
+
+def _are_records(body: bytes) -> bool:
+    """Whether these are "LENGTH KEYWORD=VALUE\n", one after the other."""
+    at = 0
+    while at < len(body) and body[at]:
+        length = _LENGTH.match(body, at)
+        end = at + int(length[1]) if length else at
+        if length is None or not length.end() < end <= len(body):
+            return False
+        if body[end - 1] != ord("\n") or body.find(b"=", length.end(), end) <= length.end():
+            return False
+        at = end
+    return True
+
+
+class _Twice:
+    """A file of which the last piece was read already, and comes once more."""
+
+    def __init__(self, piece: bytes, file: Any) -> None:
+        self._piece = piece
+        self._file = file
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int) -> bytes:
+        piece, self._piece = self._piece, b""
+        return piece or bytes(self._file.read(size))
+
 
 class Archive(TarFile):
-    """in_place: contents can be read again where they are. ending: what is odd about the end, "" if nothing is."""
+    """in_place: contents can be read again where they are. ending: what is odd about the end, "" if nothing is.
+    headers: of the member that is being read, so far."""
 
     tarinfo = _Member
     in_place = False
     ending = ""
+    headers = 0
 
     def bad_header(self, why: str) -> TarError:
         # What begins with a bad one is no archive: that is tarfile's to say.

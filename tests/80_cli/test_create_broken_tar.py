@@ -119,8 +119,15 @@ def test_headers_that_make_no_sense(run, tmp_path: Path) -> None:
     sparse[148:156] = b" " * 8
     sparse[148:156] = b"%06o\0 " % sum(sparse)
     first = member("first").tobuf()
+    extended = member("file", pax_headers={"comment": "text", "path": "p" * 200}).tobuf(tarfile.PAX_FORMAT)
+    at = extended.index(b" path=")
     for broken in (
         bytes(sparse),
+        extended[: at - 3] + b"999" + extended[at:],
+        extended[: at - 3] + b"20" + extended[at - 1 :],
+        extended[: at - 3] + b"x11" + extended[at:],
+        extended.replace(b" path=", b" path:"),
+        extended[: BLOCK * 2] * 1100 + extended[BLOCK * 2 :],
         member("file", size=-1024).tobuf(tarfile.GNU_FORMAT) + bytes(BLOCK * 2),
         member("long", tarfile.GNUTYPE_LONGNAME, size=1 << 40).tobuf(tarfile.GNU_FORMAT) + bytes(BLOCK * 2),
         member("link", tarfile.LNKTYPE, pax_headers={"size": "-5000"}).tobuf(tarfile.PAX_FORMAT) + bytes(BLOCK * 2),
