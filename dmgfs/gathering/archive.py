@@ -5,9 +5,12 @@ Rules that hold here:
   error, as it is for GNU tar;
 - a stream is read to its very end: there stand the checksum and the length of a compressed one, and who writes into a pipe
   wants to get rid of all of it;
-- no header takes more memory than `_MOST_HEADER`, and members that were given out are forgotten.
+- no header takes more memory than `_MOST_HEADER`, and members that were given out are forgotten;
+- extended attributes are those of GNU tar and libarchive (SCHILY.xattr, LIBARCHIVE.xattr).
 """
 
+import base64
+import binascii
 import bz2
 import gzip
 import io
@@ -16,6 +19,7 @@ import os
 import re
 import stat
 import tarfile
+import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
 from tarfile import HeaderError, ReadError, StreamError, TarError, TarFile, TarInfo
@@ -28,6 +32,7 @@ _RECORD = 512
 _MOST_HEADER = 64 << 20
 """Bytes of an extended header or of a long name."""
 
+_SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _MOST_HEADERS = 100
@@ -251,3 +256,20 @@ def _read_on(stream: object, most: int | None = None) -> None:
         end = None if most is None else stream.tell() + most
         while (end is None or stream.tell() < end) and stream.read(_BLOCK):
             pass
+
+
+def extended_attributes(info: TarInfo) -> Iterator[tuple[bytes, bytes]]:
+    """(name, value) of each. Raises CorruptImage."""
+    for keyword, text in sorted(info.pax_headers.items()):
+        value = text.encode("utf-8", "surrogateescape")
+        if keyword.startswith(_SCHILY):
+            yield keyword.removeprefix(_SCHILY).encode("utf-8", "surrogateescape"), value
+        elif keyword.startswith(_LIBARCHIVE):
+            name = urllib.parse.unquote_to_bytes(keyword.removeprefix(_LIBARCHIVE))
+            if f"{_SCHILY}{os.fsdecode(name)}" in info.pax_headers:
+                continue  # libarchive writes both
+            try:
+                yield name, base64.b64decode(value + b"=" * (-len(value) % 4))
+            except binascii.Error as error:
+                why = f"attribute {os.fsdecode(name)!r} is no base64"
+                raise CorruptImage("tar archive", repr(info.name), why, info.offset) from error

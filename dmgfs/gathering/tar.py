@@ -3,25 +3,21 @@
 Rules that hold here:
 - what can be read again stays where it is, the contents of the rest wait in a temporary file; a member's contents are never
   in memory;
-- as with tar itself, a later member of the same name replaces an earlier one; a folder that no member speaks of is made;
-- extended attributes are those of GNU tar and libarchive (SCHILY.xattr, LIBARCHIVE.xattr).
+- as with tar itself, a later member of the same name replaces an earlier one; a folder that no member speaks of is made.
 """
 
-import base64
-import binascii
 import io
 import math
 import os
 import stat
 import tarfile
-import urllib.parse
 from collections.abc import Callable
 from typing import IO, Any, cast
 
 from lru import LRU
 
 from dmgfs.errors import CorruptImage
-from dmgfs.gathering.archive import members, open_archive
+from dmgfs.gathering.archive import extended_attributes, members, open_archive
 from dmgfs.gathering.translation import (
     BAD_DEVICE,
     BAD_TARGET,
@@ -41,7 +37,6 @@ from dmgfs.volume import ROOT_FOLDER
 
 _BLOCK = 1 << 20
 _FOLDERS_KEPT = 4096
-_SCHILY, _LIBARCHIVE = "SCHILY.xattr.", "LIBARCHIVE.xattr."
 _KINDS = {
     tarfile.REGTYPE: stat.S_IFREG,
     tarfile.AREGTYPE: stat.S_IFREG,
@@ -288,21 +283,7 @@ class TarOrigin:
 
     def _attributes(self, info: tarfile.TarInfo, mode: int, at: str) -> Attributes:
         found = Attributes()
-        for keyword, text in sorted(info.pax_headers.items()):
-            value = text.encode("utf-8", "surrogateescape")
-            if keyword.startswith(_SCHILY):
-                name = keyword.removeprefix(_SCHILY).encode("utf-8", "surrogateescape")
-            elif keyword.startswith(_LIBARCHIVE):
-                name = urllib.parse.unquote_to_bytes(keyword.removeprefix(_LIBARCHIVE))
-                if f"{_SCHILY}{os.fsdecode(name)}" in info.pax_headers:
-                    continue  # libarchive writes both
-                try:
-                    value = base64.b64decode(value + b"=" * (-len(value) % 4))
-                except binascii.Error as error:
-                    why = f"attribute {os.fsdecode(name)!r} is no base64"
-                    raise CorruptImage("tar archive", repr(info.name), why, info.offset) from error
-            else:
-                continue
+        for name, value in extended_attributes(info):
             found.take(name, value, mode, at, self._inventory, self.left)
         return found
 

@@ -24,7 +24,7 @@ NOT_UTF8 = "names that are not UTF-8"
 TOO_LONG = "names longer than 255 UTF-16 units"
 BAD_ATTRIBUTE = "attributes whose names are longer than 127 UTF-16 units or not UTF-8"
 BAD_DEVICE = "device numbers beyond 8 bits of major and 24 of minor"
-TOO_DEEP = f"folders that stand more than {MOST_DEPTH - 1} deep"
+TOO_DEEP = f"folders that stand more than {MOST_DEPTH - 1} deep, where dmgfs would not read them"
 FALSE_LINK = "files whose Finder information says that they are hard links"
 
 _FALSE_LINKS = (b"hlnkhfs+",)
