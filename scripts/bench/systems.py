@@ -2,8 +2,8 @@
 
 Rules that hold here:
 - every system gets the same files; what cannot read a DMG gets a squashfs of them;
-- a mount is fresh and the image is out of the page cache (`cold`), so nothing is known from before; only where mounting
-  itself is measured everything has been mounted once and the image is in memory (`warm`);
+- a mount is fresh and the image is out of the page cache (`cold`), so nothing is known from before; where it is said,
+  the image is in memory instead (`warm`), and before mounting itself is measured everything has been mounted once;
 - daemons stay our children where they can, so their processor time and memory are theirs alone.
 """
 

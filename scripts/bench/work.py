@@ -305,7 +305,8 @@ READ_CHAINS = (
         Row("sequential", "126 MB in 1 MiB reads, cold", "MB/s", sequential("big.tar"), True, bare=False),
         Row("sequential_again", "the same again", "MB/s", sequential("big.tar"), True, bare=False),
     ),
-    (Row("random", "4 KiB of each chunk, random order", "1/s", random_reads, True, bare=False),),
+    (Row("random", "4 KiB of each chunk, random order, cold", "1/s", random_reads, True, bare=False),),
+    (Row("random_warm", "the same, the image in memory", "1/s", random_reads, True, bare=False),),
 )
 WRITE_CHAINS = (
     (
