@@ -1,9 +1,11 @@
 """Shared ground of all tests: where the corpus is, and the rule that a daemon's log is part of the result."""
 
+import hashlib
 import json
 import lzma
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,17 @@ def corpus_image(corpus: Path, tmp_path_factory: pytest.TempPathFactory):
         return target
 
     return image
+
+
+@pytest.fixture
+def disk(made) -> Iterator[Path]:
+    """The image in the folder `made` of a module. It must be the same afterwards."""
+    before = hashlib.sha256((made / "disk.dmg").read_bytes()).digest()
+    yield made / "disk.dmg"
+    assert hashlib.sha256((made / "disk.dmg").read_bytes()).digest() == before, "the image was changed"
+
+
+@pytest.fixture
+def raw(made) -> bytearray:
+    """The bytes of its disk."""
+    return bytearray((made / "raw").read_bytes())

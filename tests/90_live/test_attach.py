@@ -2,11 +2,9 @@
 same random writes are given to them and to others in test_serve_random.)"""
 
 import errno
-import hashlib
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,19 +29,6 @@ def made(tmp_path_factory) -> Path:
     (folder / "raw").write_bytes(raw)
     assert here("convert", folder / "raw", folder / "disk.dmg", "--to", "udzo").code == 0
     return folder
-
-
-@pytest.fixture
-def disk(made) -> Iterator[Path]:
-    """The compressed one. It must be the same afterwards."""
-    before = hashlib.sha256((made / "disk.dmg").read_bytes()).digest()
-    yield made / "disk.dmg"
-    assert hashlib.sha256((made / "disk.dmg").read_bytes()).digest() == before, "the image was changed"
-
-
-@pytest.fixture
-def raw(made) -> bytearray:
-    return bytearray((made / "raw").read_bytes())
 
 
 def attach(image: str | Path, place: Path, *options: str | Path) -> None:

@@ -3,6 +3,7 @@ connections at once with it, and give the same requests to different servers."""
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -11,7 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from exercise.mounted import DMGFS
+
+needs_nbdkit = pytest.mark.skipif(shutil.which("nbdkit") is None, reason="needs nbdkit and its Python plug-in")
+
+PARTITION = 64 * 512
+"""Where the first volume begins in the disks that are served."""
 
 _OPTION_ABORT, _OPTION_GO, _REPLY_ACK, _REPLY_INFO = 2, 7, 1, 3
 _READ, _WRITE, _DISCONNECT, _FLUSH, _TRIM, _ZEROES = 0, 1, 2, 3, 4, 6
@@ -171,3 +179,17 @@ def serving(image: Path | str, folder: Path, *options: str | Path) -> Iterator[S
     command = [DMGFS, "serve", image, "--nbd", f"unix:{path}", "-f", *options]
     with started(command, path, folder / "server.log") as server:
         yield server
+
+
+def said(*words: str | Path) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def is_refused(server: Server, export: str = "") -> bool:
+    try:
+        server.connect(export).close()
+    except ConnectionRefusedError:
+        return True
+    return False
